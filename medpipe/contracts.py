@@ -1,0 +1,136 @@
+"""Tables as `schemas/` describes them: the one source of every column, type, check and meaning."""
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructField, StructType
+
+from medpipe.errors import ContractError
+
+RUN_ID = {"name": "run_id", "type": "string", "doc": "The run that wrote the row; joins ops.run"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """A rule every row keeps: `sql` is true (or null, as in SQL's CHECK); `code` names its failure."""
+
+    code: str
+    sql: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One table.
+
+    Attributes:
+        name: zone and table, e.g. gold.score; zones phi and bronze live under the PHI root.
+        key: columns that name a row.
+        partition_by: columns a write replaces by.
+        is_bitemporal: append-only versions of records; a read keeps the last known of each key.
+        struct: the columns with types, nullability and `comment` metadata; ends with run_id but in the ledger.
+        checks: NOT NULL and value rules, in the order of the TOML.
+        view: SQL of a view; such a contract has no columns of its own.
+    """
+
+    name: str
+    doc: str
+    key: tuple[str, ...]
+    partition_by: tuple[str, ...]
+    is_bitemporal: bool
+    struct: StructType
+    checks: tuple[Check, ...]
+    view: str | None
+
+
+def names() -> list[str]:
+    """Every contract, as zone.table, sorted."""
+    root = resources.files("medpipe.schemas")
+    zones = [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("_")]
+    return sorted(
+        f"{zone.name}.{file.name.removesuffix('.toml')}"
+        for zone in zones
+        for file in zone.iterdir()
+        if file.name.endswith(".toml")
+    )
+
+
+@cache
+def load(name: str) -> Contract:
+    """The contract of a table.
+
+    Raises:
+        ContractError: UNKNOWN_TABLE.
+    """
+    if name not in names():
+        raise ContractError("UNKNOWN_TABLE", f"no contract {name!r}; expected one of {', '.join(names())}")
+    zone, table = name.split(".")
+    raw = tomllib.loads(resources.files("medpipe.schemas").joinpath(zone, f"{table}.toml").read_text("utf-8"))
+    has_run_id = "view" not in raw and not raw.get("is_ledger", False)
+    columns = raw["columns"] + ([RUN_ID] if has_run_id else [])
+    return Contract(
+        name=name,
+        doc=raw["doc"],
+        key=tuple(raw.get("key", ())),
+        partition_by=tuple(raw.get("partition_by", ())),
+        is_bitemporal=raw.get("is_bitemporal", False),
+        struct=StructType([_field(column) for column in columns]),
+        checks=tuple(_checks(columns, raw.get("checks", []))),
+        view=raw.get("view"),
+    )
+
+
+def _field(column: dict) -> StructField:
+    return StructField.fromJson(
+        {
+            "name": column["name"],
+            "type": column["type"],
+            "nullable": column.get("nullable", False),
+            "metadata": {"comment": column["doc"]},
+        }
+    )
+
+
+def _checks(columns: list[dict], table_checks: list[dict]) -> list[Check]:
+    found = []
+    for column in columns:
+        name = column["name"]
+        if not column.get("nullable", False):
+            found.append(Check(column.get("code", f"MISSING_{name.upper()}"), f"{name} is not null"))
+        if "check" in column:
+            found.append(Check(column.get("code", f"BAD_{name.upper()}"), column["check"]))
+    return found + [Check(check["code"], check["sql"]) for check in table_checks]
+
+
+def violations(name: str) -> Column:
+    """array<string>: codes of the checks a row breaks, sorted, each once; empty for a good row.
+
+    A check that is null (its column is null) holds, as in SQL: NOT NULL is a check of its own. run_id, which
+    the write stamps, is not asked for.
+    """
+    checks = [check for check in load(name).checks if not check.sql.startswith("run_id ")]
+    failed = [F.when(~F.coalesce(F.expr(check.sql), F.lit(True)), F.lit(check.code)) for check in checks]
+    return F.array_sort(F.array_distinct(F.array_compact(F.array(*failed))))
+
+
+def conform(frame: DataFrame, name: str) -> DataFrame:
+    """The frame with exactly the contract's columns, in its order and with its comments. Repairs nothing.
+
+    Raises:
+        ContractError: SCHEMA_MISMATCH, naming every missing, unknown and wrongly typed column at once.
+    """
+    want = {field.name: field for field in load(name).struct}
+    have = {field.name: field for field in frame.schema}
+    wrong = [f"missing {column}" for column in want if column not in have]
+    wrong += [f"unknown {column}" for column in have if column not in want]
+    wrong += [
+        f"{column} is {have[column].dataType.simpleString()}, expected {want[column].dataType.simpleString()}"
+        for column in want
+        if column in have and have[column].dataType.simpleString() != want[column].dataType.simpleString()
+    ]
+    if wrong:
+        raise ContractError("SCHEMA_MISMATCH", f"{name}: {'; '.join(wrong)}; change the transform or schemas/")
+    return frame.select([F.col(field.name).alias(field.name, metadata=field.metadata) for field in want.values()])

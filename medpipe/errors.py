@@ -1,0 +1,41 @@
+"""Failures a user can act on: each has an exit code, a short code for the ledger, and a message without patient values."""
+
+
+class MedpipeError(Exception):
+    """A failure with a remedy. Base of the five kinds below; `code` is stable and goes to ops.run."""
+
+    exit_code = 1
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class UsageError(MedpipeError):
+    """An argument, a setting or a key is wrong."""
+
+    exit_code = 2
+
+
+class DataError(MedpipeError):
+    """The data break a threshold or do not balance; nothing was published."""
+
+    exit_code = 3
+
+
+class ContractError(MedpipeError):
+    """A table does not have the shape its contract demands."""
+
+    exit_code = 4
+
+
+class ConflictError(MedpipeError):
+    """Another run changed the same table; run again."""
+
+    exit_code = 5
+
+
+class MissingEnvironmentError(MedpipeError):
+    """Something the machine must provide is not there: Java, a JAR, a GPU."""
+
+    exit_code = 6
