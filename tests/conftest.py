@@ -1,0 +1,67 @@
+"""One Spark session for the whole run, and tables written as text."""
+
+import shutil
+import tempfile
+from datetime import date, datetime
+from pathlib import Path
+
+import pytest
+
+from medpipe.session import open_session
+
+CONF = {
+    "spark.master": "local[2,4]",
+    "spark.driver.memory": "3g",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.adaptive.enabled": "false",
+}
+
+
+@pytest.fixture(scope="session")
+def spark():
+    folder = tempfile.mkdtemp(prefix="medpipe-tests-")
+    session = open_session("medpipe tests", CONF | {"spark.checkpoint.dir": f"file://{folder}/checkpoints"})
+    yield session
+    session.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def table(spark):
+    """A DataFrame from text: header `name type | ...`, one row per line, an empty cell is null."""
+
+    def make(text):
+        header, *lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+        columns = [tuple(part.split()) for part in header.split("|")]
+        rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+        values = [tuple(_value(cell, kind) for cell, (_, kind) in zip(row, columns, strict=True)) for row in rows]
+        return spark.createDataFrame(values, ", ".join(f"{name} {kind}" for name, kind in columns))
+
+    return make
+
+
+def _value(cell, kind):
+    if cell == "":
+        return None
+    if kind in ("int", "integer", "long", "bigint"):
+        return int(cell)
+    if kind in ("double", "float"):
+        return float(cell)
+    if kind == "boolean":
+        return {"true": True, "false": False}[cell]
+    if kind == "date":
+        return date.fromisoformat(cell)
+    if kind == "timestamp":
+        return datetime.fromisoformat(cell)
+    return cell
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data sets; tests that need it are skipped where it is absent."""
+    import os
+
+    folder = Path(os.environ.get("MEDPIPE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set MEDPIPE_TEST_DATA")
+    return folder
