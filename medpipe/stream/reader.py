@@ -1,0 +1,141 @@
+"""Row groups of one Parquet file as Arrow record batches, through Petastorm: the only module that names it.
+
+Petastorm's own worker copies every column (take, pandas, np.vstack), turns an int64 with a null into float64 and
+cannot stack ragged lists. The worker here publishes the batches as the Parquet reader made them, from a thread of its
+own, so that reading overlaps the model.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+with warnings.catch_warnings():  # Petastorm 0.13.1 imports pyarrow's deprecated names
+    warnings.simplefilter("ignore")
+    from petastorm.arrow_reader_worker import ArrowReaderWorker
+    from petastorm.reader import Reader
+    from petastorm.workers_pool import EmptyResultError
+    from petastorm.workers_pool.thread_pool import ThreadPool, WorkerTerminationRequested
+
+from medpipe.errors import ContractError, DataError
+
+# Batches waiting for the model: enough to overlap, little enough to keep a task's memory flat.
+MAX_WAITING_BATCHES = 5
+
+
+def read(url: str, row_groups: Sequence[int], columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Record batches of at most `batch_rows` rows, in file order, with exactly `columns`, in that order.
+
+    The reader is closed when the iterator ends, fails or is closed. A batch never spans two row groups.
+
+    Args:
+        url: a local file as a path or file: URL; a URL is decoded (%20 is a blank), a path is taken as it is.
+        row_groups: indices into the file; none gives no batch.
+    Raises:
+        ContractError: REMOTE_FILE for another scheme, NO_COLUMN for a column the file lacks.
+        DataError: UNREADABLE_FILE when the file cannot be opened or decoded, ROW_GROUPS when it has fewer than planned.
+    """
+    if not row_groups:
+        return
+    path = local_path(url)
+    reader = _open(path, tuple(row_groups), tuple(columns), batch_rows)
+    try:
+        while True:
+            try:
+                yield reader.next_batch()
+            except EmptyResultError:
+                return
+    except (OSError, pa.ArrowException) as failure:
+        raise _unreadable(path, failure) from None
+    finally:
+        # Not Petastorm's own __exit__: it prints to stdout, which belongs to the job.
+        reader.stop()
+        reader.join()
+
+
+def local_path(url: str) -> str:
+    """The path of a file: URL (decoded), or the path itself."""
+    scheme = urlsplit(url).scheme if ":" in url.split("/", 1)[0] else ""
+    if scheme not in ("", "file"):
+        raise ContractError("REMOTE_FILE", f"{url}: only local files are read so far; stage the table on a local disk")
+    return unquote(url[len("file:") :]).replace("///", "/", 1) if scheme else url
+
+
+def _open(path: str, row_groups: tuple[int, ...], columns: tuple[str, ...], batch_rows: int) -> "_PlannedReader":
+    try:
+        footer = pq.read_metadata(path, memory_map=True)
+    except (OSError, pa.ArrowException) as failure:
+        raise _unreadable(path, failure) from None
+    if max(row_groups) >= footer.num_row_groups:
+        raise DataError(
+            "ROW_GROUPS", f"{path} has {footer.num_row_groups} row groups, the plan names {max(row_groups)}: plan again"
+        )
+    known = footer.schema.to_arrow_schema().names
+    missing = [column for column in columns if column not in known]
+    if missing:
+        raise ContractError("NO_COLUMN", f"{path} lacks {', '.join(missing)}; rebuild the table from its contract")
+    worker = type("_PlannedWorker", (_ArrowWorker,), {"columns": columns, "batch_rows": batch_rows})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _PlannedReader(path, row_groups, columns, worker)
+
+
+def _unreadable(path: str, failure: Exception) -> DataError:
+    return DataError("UNREADABLE_FILE", f"{path}: {type(failure).__name__} while reading; restore the file or rebuild")
+
+
+class _Queue:
+    """Hands batches on as they are."""
+
+    batched_output = True
+
+
+class _ArrowWorker(ArrowReaderWorker):
+    """Publishes record batches without a copy, or the failure that stopped it."""
+
+    columns: tuple[str, ...] = ()
+    batch_rows = 0
+
+    @staticmethod
+    def new_results_queue_reader() -> _Queue:
+        return _Queue()
+
+    def process(self, piece_index: int, worker_predicate: None, shuffle_row_drop_partition: tuple[int, int]) -> None:
+        piece = self._split_pieces[piece_index]
+        try:
+            # memory_map: the file's pages are the buffers; nothing is read twice.
+            with pq.ParquetFile(piece.path, memory_map=True) as file:
+                names = list(self.columns)
+                for batch in file.iter_batches(self.batch_rows, [piece.row_group], names, use_threads=False):
+                    self.publish_func(batch.select(names))
+        except WorkerTerminationRequested:
+            raise
+        except Exception as failure:
+            # Raised in the consumer; left to Petastorm it would go to stderr as well.
+            self.publish_func(failure)
+
+
+class _PlannedReader(Reader):
+    """Reads the row groups the driver planned, once, in file order, with one thread."""
+
+    def __init__(self, path: str, row_groups: tuple[int, ...], columns: tuple[str, ...], worker: type) -> None:
+        self._planned = row_groups
+        super().__init__(
+            pa.localfs,
+            # A list: given a folder Petastorm would also read files the table has removed.
+            [path],
+            schema_fields=list(columns),
+            worker_class=worker,
+            reader_pool=ThreadPool(1, MAX_WAITING_BATCHES),
+            num_epochs=1,
+            shuffle_row_groups=False,
+            is_batched_reader=True,
+        )
+
+    def next_batch(self) -> pa.RecordBatch:
+        return self._workers_pool.get_results()
+
+    def _filter_row_groups(self, dataset, row_groups, *unused):
+        return list(self._planned), None
