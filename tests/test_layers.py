@@ -54,7 +54,8 @@ MAY_IMPORT = {
     "recipes": BASE | {"models", "train", "features"},
     "settings": {"errors"} | PURE,
     "job": BASE | EDGES | {"ingest"},
-    "cli": BASE | EDGES | {"ingest", "simulate", "jobs"},
+    "show": BASE | {"job"},
+    "cli": {"errors", "show"},
     "jobs": BASE | PLAIN | PURE | EDGES | {"simulate", "stream", "models", "train", "score", "jobs"},
 }
 SPARK_INSIDE = {"sparkContext", "_jvm", "_jsc", "_jdf", "_sc"}
