@@ -6,7 +6,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 PACKAGES = ("medpipe", "medpipe.jobs", "medpipe.schemas")
-SUFFIXES = (".py", ".toml")
+SUFFIXES = (".py", ".toml", ".properties")
 # The same code gives the same bytes, so a copy on a cluster can be compared by its digest.
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
