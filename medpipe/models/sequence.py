@@ -66,7 +66,7 @@ class SequenceClassifier(nn.Module):
 
 
 def side_inputs(days_before: Tensor, amounts: Tensor) -> Tensor:
-    """(B, T, 4): log days before the index, log days since the previous event (0 for the first), value, value is there."""
+    """(B, T, 4): log days before the index, log days since the event before (0 at first), value, value is there."""
     gap = torch.zeros_like(days_before)
     gap[:, 1:] = (days_before[:, :-1] - days_before[:, 1:]).clamp(min=0)
     is_there = ~torch.isnan(amounts)

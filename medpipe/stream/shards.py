@@ -1,4 +1,4 @@
-"""Which rows of a pinned set of Parquet files one task reads. Plain integers and strings: no Spark, no file is opened."""
+"""Which rows of a pinned set of Parquet files one task reads. Pure: no Spark, no file is opened."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,0 +1,123 @@
+"""Models on a store: one folder per model, named by the sha256 of its weights, checked whenever it is loaded.
+
+`weights.safetensors` holds all that decides a score: tensors, vocabulary, recipe and shape. `model.json` beside it
+is for people and for ops.model. Nothing is pickled, so loading runs no code.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import fsspec
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from
+from safetensors.torch import save as bytes_of
+
+from medpipe import __version__
+from medpipe.errors import DataError
+from medpipe.recipes import Trained
+from medpipe.stream.tokens import Vocabulary
+
+WEIGHTS, CARD = "weights.safetensors", "model.json"
+VOCABULARY = ("concept_hash", "token", "amount_mean", "amount_std")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What model.json says.
+
+    Attributes:
+        sha256: of weights.safetensors, hex; the model's name everywhere.
+        config: shape and training settings. metrics: at the chosen epoch. data: table -> Delta version.
+    """
+
+    recipe: str
+    sha256: str
+    config: dict
+    metrics: dict
+    data: dict
+    medpipe_version: str
+
+    @property
+    def folder(self) -> str:
+        """Relative to the store."""
+        return f"{self.recipe}/{self.sha256}"
+
+
+def save(store: str, trained: Trained, settings: dict, metrics: dict, data: dict) -> Checkpoint:
+    """Writes the model under store/recipe/sha256; the same model again is written to the same place.
+
+    Args:
+        store: folder, as a path or any URL fsspec knows.
+        settings: training settings, kept beside the shape in `config`.
+    """
+    content = _content(trained)
+    checkpoint = Checkpoint(
+        recipe=trained.recipe,
+        sha256=hashlib.sha256(content).hexdigest(),
+        config={"model": trained.config, "train": settings},
+        metrics=metrics,
+        data=data,
+        medpipe_version=__version__,
+    )
+    files, root = fsspec.core.url_to_fs(f"{store.rstrip('/')}/{checkpoint.folder}")
+    files.makedirs(root, exist_ok=True)
+    files.pipe_file(f"{root}/{WEIGHTS}", content)
+    # Last: a folder without it is one whose writing was cut off.
+    files.pipe_file(f"{root}/{CARD}", (json.dumps(asdict(checkpoint), indent=2, sort_keys=True) + "\n").encode())
+    return checkpoint
+
+
+def describe(folder: str) -> Checkpoint:
+    """model.json of a checkpoint folder (path or URL).
+
+    Raises:
+        DataError: NO_CHECKPOINT.
+    """
+    return Checkpoint(**json.loads(_read(folder, CARD)))
+
+
+def load(folder: str, sha256: str) -> Trained:
+    """The model in a checkpoint folder (path or URL), if its weights are the ones that were registered.
+
+    Raises:
+        DataError: NO_CHECKPOINT, WEIGHTS_CHANGED, WEIGHTS_UNREADABLE; each names the folder.
+    """
+    content = _read(folder, WEIGHTS)
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise DataError("WEIGHTS_CHANGED", f"{folder}/{WEIGHTS} has sha256 {found}, registered is {sha256}; restore it")
+    try:
+        tensors = tensors_from(content)
+        # safetensors: 8 bytes of length, then a JSON header.
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        model = json.loads(header["__metadata__"]["model"])
+        vocabulary = Vocabulary(**{name: tensors.pop(f"vocabulary.{name}").numpy() for name in VOCABULARY})
+    except (SafetensorError, KeyError, ValueError) as failure:
+        raise DataError(
+            "WEIGHTS_UNREADABLE", f"{folder}/{WEIGHTS}: {type(failure).__name__}; not a medpipe checkpoint"
+        ) from None
+    return Trained(model["recipe"], model["config"], tensors, vocabulary)
+
+
+def _content(trained: Trained) -> bytes:
+    """The weights file; equal models give equal bytes."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in trained.weights.items()}
+    for name in VOCABULARY:
+        array = np.ascontiguousarray(getattr(trained.vocabulary, name))
+        tensors[f"vocabulary.{name}"] = torch.from_numpy(array)
+    # One key only: safetensors writes several in no fixed order.
+    model = {"recipe": trained.recipe, "config": trained.config}
+    return bytes_of(tensors, {"model": json.dumps(model, sort_keys=True)})
+
+
+def _read(folder: str, name: str) -> bytes:
+    files, root = fsspec.core.url_to_fs(folder.rstrip("/"))
+    try:
+        return files.cat_file(f"{root}/{name}")
+    except FileNotFoundError:
+        raise DataError(
+            "NO_CHECKPOINT", f"{folder} has no {name}; restore the model's folder or train and promote again"
+        ) from None
