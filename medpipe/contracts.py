@@ -134,3 +134,23 @@ def conform(frame: DataFrame, name: str) -> DataFrame:
     if wrong:
         raise ContractError("SCHEMA_MISMATCH", f"{name}: {'; '.join(wrong)}; change the transform or schemas/")
     return frame.select([F.col(field.name).alias(field.name, metadata=field.metadata) for field in want.values()])
+
+
+def latest(records: DataFrame, key: tuple[str, ...]) -> DataFrame:
+    """The last known version of each record: largest known_at, ties by delivery_id.
+
+    One delivery must not hold a key twice (standardise sees to it). A night adds little to what is there, so the
+    superseded versions are taken out by an anti-join with the later deliveries' keys, not by sorting everything.
+    """
+    version = F.struct(F.unix_micros("known_at").alias("at"), F.col("delivery_id").alias("delivery"))
+    first = records.agg(F.min(version)).first()[0]
+    if first is None:
+        return records
+    start = F.struct(F.lit(first.at).alias("at"), F.lit(first.delivery).alias("delivery"))
+    later = records.where(version > start).select(
+        *[F.col(column).alias(f"_later_{column}") for column in key], version.alias("_later_version")
+    )
+    same = F.lit(True)
+    for column in key:
+        same = same & (F.col(column) == F.col(f"_later_{column}"))
+    return records.join(later, on=same & (F.col("_later_version") > version), how="left_anti")

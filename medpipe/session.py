@@ -39,7 +39,9 @@ EMBEDDED = {
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
-    "spark.log.level": "ERROR",
+    # What fails in a task is told once, by the exception; Spark's own log would print rows.
+    "spark.log.level": "OFF",
+    "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}",
     # Left to itself Spark would make these folders wherever the user happens to stand.
     "spark.sql.warehouse.dir": "file:///tmp/medpipe-warehouse",
 }
@@ -62,14 +64,18 @@ def open_session(name: str, conf: dict[str, str]) -> SparkSession:
     if not submitted:
         if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
             raise MissingEnvironmentError("NO_JAVA", "no java on the PATH; install Java 17 or 21 or set JAVA_HOME")
-        settings |= EMBEDDED | {"spark.pyspark.python": sys.executable} | delta_jars()
+        # The workers run the driver's interpreter.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        settings |= EMBEDDED | delta_jars()
     builder = SparkSession.builder.appName(name)
     for key, value in (settings | conf).items():
         builder = builder.config(key, value)
     try:
         spark = builder.getOrCreate()
     except Exception as failure:
-        raise MissingEnvironmentError("NO_SPARK", f"Spark did not start ({type(failure).__name__}). {_jar_help()}") from None
+        raise MissingEnvironmentError(
+            "NO_SPARK", f"Spark did not start ({type(failure).__name__}). {_jar_help()}"
+        ) from None
     _require_delta(spark)
     return spark
 
@@ -91,7 +97,9 @@ def delta_jars() -> dict[str, str]:
 def _require_delta(spark: SparkSession) -> None:
     try:
         spark._jvm.java.lang.Class.forName(
-            "io.delta.sql.DeltaSparkSessionExtension", True, spark._jvm.java.lang.Thread.currentThread().getContextClassLoader()
+            "io.delta.sql.DeltaSparkSessionExtension",
+            True,
+            spark._jvm.java.lang.Thread.currentThread().getContextClassLoader(),
         )
     except Exception:
         spark.stop()

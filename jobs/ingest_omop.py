@@ -1,0 +1,27 @@
+"""Store an OMOP CDM delivery in bronze, exactly as received."""
+
+import sys
+
+from medpipe import job
+from medpipe.errors import DataError
+from medpipe.ingest import omop
+
+
+@job.step(scope="folder", writes=("bronze.record", "phi.delivery"))
+def main(run: job.Run) -> None:
+    delivery = run.delivery
+    if delivery.source != "omop":
+        raise DataError(
+            "UNKNOWN_SOURCE", f"{delivery.delivery_id} says source {delivery.source!r}; this job reads 'omop'"
+        )
+    stored = run.lake.replace(omop.records(run.lake.spark, delivery), "bronze.record", where=run.partition)
+    columns = "file string, source_table string, num_bytes long, sha256 string"
+    files = [(file.name, omop.table_of(file), file.num_bytes, file.sha256) for file in delivery.files]
+    listed = run.lake.spark.createDataFrame(files, columns)
+    # Last, so that a delivery that is listed is complete.
+    run.lake.replace(listed.withColumns(omop.columns_of(delivery)), "phi.delivery", where=run.partition)
+    run.counts |= {"rows_in": stored.num_rows, "rows_out": stored.num_rows}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""A delivery: a folder of files, what it says of itself, and the digest that names it."""
+
+import hashlib
+import re
+import tomllib
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone, UTC
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from medpipe.errors import DataError, UsageError
+
+MANIFEST = "delivery.toml"
+KEYS = {"source", "cdm_version", "delivered_at", "is_history"}
+
+
+@dataclass(frozen=True)
+class DeliveredFile:
+    """One file as received; `name` is its path inside the delivery, with forward slashes."""
+
+    name: str
+    path: Path
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a hospital sent at one time.
+
+    Attributes:
+        source: outside format, e.g. omop.
+        delivery_id: folder name and digest of all content: other content is another delivery, the same is the same.
+        known_at: when it was delivered, UTC.
+        is_history: an initial load, whose records count as recorded when they happened.
+        files: sorted by name; empty for a delivery that is in bronze already.
+    """
+
+    source: str
+    delivery_id: str
+    known_at: datetime
+    is_history: bool
+    files: tuple[DeliveredFile, ...]
+
+    def same_as(self, other: "Delivery") -> bool:
+        return (self.source, self.delivery_id) == (other.source, other.delivery_id)
+
+
+def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool) -> Delivery:
+    """Lists and digests a delivery; reads delivery.toml where there is one.
+
+    Args:
+        end: midnight of as_of; a folder without delivered_at counts as delivered one second before.
+        zone: the hospital's time zone, in which delivered_at is written.
+        is_history: holds where delivery.toml does not say.
+    Raises:
+        UsageError: NO_DELIVERY, BAD_MANIFEST.
+        DataError: EMPTY_DELIVERY, EMPTY_FILE.
+    """
+    if not folder.is_dir():
+        raise UsageError("NO_DELIVERY", f"--delivery {folder} is not a folder")
+    told = _told(folder / MANIFEST)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    files = tuple(_file(folder, path) for path in paths)
+    if not files:
+        raise DataError("EMPTY_DELIVERY", f"{folder} holds no file; expected the tables of one delivery")
+    content = hashlib.sha256(repr((sorted(told.items()), [(f.name, f.sha256) for f in files])).encode()).hexdigest()
+    known_at = end - timedelta(seconds=1)
+    if "delivered_at" in told:
+        known_at = told["delivered_at"].replace(tzinfo=told["delivered_at"].tzinfo or ZoneInfo(zone))
+    return Delivery(
+        source=told.get("source", "omop"),
+        delivery_id=f"{re.sub(r'[^A-Za-z0-9_.-]', '-', folder.resolve().name)}-{content[:8]}",
+        known_at=known_at.astimezone(UTC),
+        is_history=told.get("is_history", is_history),
+        files=files,
+    )
+
+
+def _told(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        told = tomllib.loads(path.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as failure:
+        raise UsageError("BAD_MANIFEST", f"{path} is not TOML: {failure}") from None
+    unknown = sorted(set(told) - KEYS)
+    if unknown:
+        raise UsageError("BAD_MANIFEST", f"{path}: unknown {', '.join(unknown)}; expected {', '.join(sorted(KEYS))}")
+    if not isinstance(told.get("delivered_at", datetime.min), datetime):
+        raise UsageError("BAD_MANIFEST", f"{path}: delivered_at must be a TOML date-time, e.g. 2026-01-30T22:00:00")
+    return told
+
+
+def _file(folder: Path, path: Path) -> DeliveredFile:
+    num_bytes = path.stat().st_size
+    name = path.relative_to(folder).as_posix()
+    if num_bytes == 0:
+        raise DataError("EMPTY_FILE", f"{name} of delivery {folder.name} has 0 bytes; ask for it again")
+    with path.open("rb") as file:
+        return DeliveredFile(name, path, num_bytes, hashlib.file_digest(file, "sha256").hexdigest())

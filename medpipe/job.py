@@ -1,0 +1,383 @@
+"""What every job shares: arguments, session, step identity, the ledger, and failures that say no patient's value.
+
+A step is a function of a Run, declared with what it reads and writes; `Workplace.run` skips it if the same identity
+has run, else runs it and writes its row of ops.run last.
+"""
+
+import argparse
+import contextlib
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timezone, UTC
+from functools import cached_property
+from pathlib import Path
+
+from medpipe import __version__, keys, ledger, log, settings
+from medpipe.errors import MedpipeError, UsageError
+from medpipe.ingest.manifest import Delivery, read_delivery
+from medpipe.session import open_session
+from medpipe.tables import Lake
+
+
+@dataclass(frozen=True)
+class Option:
+    """One flag of a step: `--name`, its help, its default (None: required) and the values it may take."""
+
+    name: str
+    help: str
+    default: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+ROLE = Option("role", "fit: index in the past, to train; apply: index at as_of, to score", "apply", ("fit", "apply"))
+RECIPE = Option("recipe", "model recipe", "risk_gru")
+
+
+@dataclass
+class Run:
+    """What a step is given.
+
+    Attributes:
+        lake: writes here carry the run's id; reads pin one version of each table.
+        partition: column -> value of the rows the step replaces.
+        delivery: the delivery the step is for, or None.
+        options: values of the step's own flags.
+        counts: rows_in, rows_out, rows_quarantined, rows_duplicate, as far as the step knows them.
+    """
+
+    lake: Lake
+    settings: settings.Settings
+    as_of: date | None
+    partition: dict
+    delivery: Delivery | None
+    options: dict[str, str]
+    run_id: str
+    load_key: Callable[[], keys.Key]
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> keys.Key:
+        """The pseudonym key, checked against the one the lake was built with."""
+        return self.load_key()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended: done, or skipped because the same identity had run."""
+
+    job: str
+    target: str
+    status: str
+    num_rows: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """A job of one step; calling it runs it from the command line and returns the exit code."""
+
+    function: Callable[[Run], None]
+    scope: str
+    reads: dict[str, dict]
+    writes: tuple[str, ...]
+    settings: tuple[str, ...]
+    options: tuple[Option, ...]
+    needs_key: bool
+    extra: Callable[["Workplace", dict], dict]
+
+    @property
+    def name(self) -> str:
+        return Path(self.function.__code__.co_filename).stem
+
+    @property
+    def doc(self) -> str:
+        return sys.modules[self.function.__module__].__doc__ or ""
+
+    def __call__(self, argv: list[str] | None = None) -> int:
+        parser = arguments(self.name, self.doc, self.scope == "folder")
+        for option in self.options:
+            parser.add_argument(
+                f"--{option.name}",
+                help=option.help,
+                default=option.default,
+                required=option.default is None,
+                choices=option.choices or None,
+            )
+        return main(self.name, parser, argv, lambda work, args: work.run(self, **_chosen(self, work, args)))
+
+
+def step(
+    *,
+    scope: str = "as_of",
+    reads: dict[str, dict] | None = None,
+    writes: tuple[str, ...] = (),
+    settings: tuple[str, ...] = (),
+    options: tuple[Option, ...] = (),
+    needs_key: bool = False,
+    extra: Callable[["Workplace", dict], dict] = lambda work, options: {},
+) -> Callable[[Callable[[Run], None]], Step]:
+    """Declares a step.
+
+    Args:
+        scope: as_of (one logical date), folder (a delivery about to be read), or deliveries (each delivery known).
+        reads: table -> columns and values that select the rows read, beside as_of.
+        settings: parts of the settings that change the result.
+        options: flags; those named like a partition column of the written tables become part of the partition.
+        extra: more of what the result depends on, e.g. the model that is current.
+    """
+    return lambda function: Step(function, scope, reads or {}, writes, settings, options, needs_key, extra)
+
+
+@dataclass
+class Workplace:
+    """One session on one lake; runs steps in order, each at most once per identity."""
+
+    lake: Lake
+    settings: settings.Settings
+    as_of: date | None
+    ledger: ledger.Ledger
+
+    def run(self, step: Step, delivery: Delivery | None = None, **options: str) -> list[Outcome]:
+        """Runs a step for as_of, for a delivery, or for every delivery known before as_of, oldest first.
+
+        Raises: what the step raises; the ledger has a row of it.
+        """
+        options = {option.name: option.default for option in step.options if option.default is not None} | options
+        if step.scope == "deliveries":
+            return [self._once(step, known, options) for known in self.deliveries(self.as_of)]
+        return [self._once(step, delivery, options)]
+
+    def deliveries(self, as_of: date | None) -> list[Delivery]:
+        """Deliveries known before as_of (None: all), in the order the hospital sent them."""
+        rows = self.lake.for_run("").read("phi.delivery")
+        rows = rows.select("source", "delivery_id", "known_at", "is_history").distinct().collect()
+        known = [Delivery(r.source, r.delivery_id, r.known_at.astimezone(UTC), r.is_history, ()) for r in rows]
+        known = [d for d in known if as_of is None or d.known_at < self.lake.midnight(as_of)]
+        return sorted(known, key=lambda d: (d.known_at, d.delivery_id))
+
+    def _once(self, step: Step, delivery: Delivery | None, options: dict[str, str]) -> Outcome:
+        started = time.monotonic()
+        partition = self._partition(step, delivery, options)
+        target = ledger.target_of(partition)
+        run_id = self._identity(step, partition, delivery, options)
+        last = self.ledger.last(step.name, target)
+        told = {"run_id": run_id, "job": step.name, "target": target}
+        if last is not None and last.run_id == run_id:
+            log.logger.info("step skipped", extra=told | {"detail": "the same identity has run"})
+            return Outcome(step.name, target, "skipped", last.rows_out or 0, 0.0)
+        run = Run(
+            lake=self.lake.for_run(run_id),
+            settings=self.settings,
+            as_of=self.as_of if step.scope == "as_of" else None,
+            partition=partition,
+            delivery=delivery,
+            options=options,
+            run_id=run_id,
+            load_key=lambda: self.key(run_id),
+        )
+        log.logger.info("step started", extra=told)
+        try:
+            step.function(run)
+        except Exception as failure:
+            code = failure.code if isinstance(failure, MedpipeError) else type(failure).__name__
+            log.logger.error("step failed", extra=told | {"code": code})
+            self._record(step, run, target, "failed", code, started)
+            raise
+        self._record(step, run, target, "done", None, started)
+        rows = run.counts.get("rows_out", sum(written.num_rows for written in run.lake.written))
+        seconds = time.monotonic() - started
+        log.logger.info("step done", extra=told | {"rows": rows, "seconds": round(seconds, 2)})
+        return Outcome(step.name, target, "done", rows, seconds)
+
+    def _partition(self, step: Step, delivery: Delivery | None, options: dict[str, str]) -> dict:
+        if delivery is not None:
+            return {"source": delivery.source, "delivery_id": delivery.delivery_id}
+        if self.as_of is None:
+            raise UsageError("NO_AS_OF", f"{step.name} is for a logical date; pass --as-of YYYY-MM-DD")
+        columns = {name: value for name, value in options.items() if name in ("role", "recipe")}
+        return {"as_of": self.as_of} | columns
+
+    def _identity(self, step: Step, partition: dict, delivery: Delivery | None, options: dict[str, str]) -> str:
+        as_of = self.as_of if delivery is None else None
+        before = delivery.known_at if delivery is not None else self.lake.midnight(self.as_of)
+        inputs = {}
+        for table, where in step.reads.items():
+            chosen = {column: partition.get(column, value) for column, value in where.items()}
+            # Rows of the delivery itself are not older than it.
+            inputs[table] = self.ledger.runs_behind(table, as_of, None if "delivery_id" in where else before, chosen)
+        extra = {"options": options} | step.extra(self, options)
+        if step.scope == "folder":
+            extra["delivery"] = [delivery.known_at, delivery.is_history, [(f.name, f.sha256) for f in delivery.files]]
+        if step.needs_key:
+            extra["key"] = self.key(None).fingerprint
+        extra["timezone"] = self.lake.timezone
+        return ledger.identity(step.name, ledger.target_of(partition), inputs, self.settings.part(step.settings), extra)
+
+    def key(self, run_id: str | None) -> keys.Key:
+        """The key of the settings; the lake's first key is kept by fingerprint, any other is refused."""
+        key = keys.load(self.settings.privacy.key)
+        known = [row.fingerprint for row in self.lake.for_run("").read("phi.key").collect()]
+        if known and key.fingerprint not in known:
+            raise UsageError(
+                "OTHER_KEY",
+                f"this lake was built with key {known[0]}, {self.settings.privacy.key} holds {key.fingerprint}; "
+                "give the first key: pseudonyms of two keys never match",
+            )
+        if not known and run_id is not None:
+            frame = self.lake.spark.createDataFrame([(key.fingerprint,)], "fingerprint string")
+            self.lake.for_run(run_id).append(frame, "phi.key", once=key.fingerprint)
+        return key
+
+    def _record(self, step: Step, run: Run, target: str, status: str, code: str | None, started: float) -> None:
+        outputs = run.lake.written
+        self.ledger.append(
+            ledger.Entry(
+                run_id=run.run_id,
+                job=step.name,
+                as_of=run.as_of,
+                known_at=run.delivery.known_at if run.delivery else None,
+                target=target,
+                status=status,
+                error_code=code,
+                inputs=sorted(run.lake.pinned.items()),
+                outputs=[(w.table, w.version, w.num_rows) for w in outputs],
+                rows_in=run.counts.get("rows_in"),
+                rows_out=run.counts.get("rows_out"),
+                rows_quarantined=run.counts.get("rows_quarantined"),
+                rows_duplicate=run.counts.get("rows_duplicate"),
+                key_fingerprint=run.key.fingerprint if "key" in run.__dict__ else None,
+                settings_sha256=ledger.digest(run.settings.part(step.settings)),
+                code_version=__version__,
+                seconds=round(time.monotonic() - started, 3),
+                finished_at=datetime.now(UTC),
+            )
+        )
+
+
+def arguments(name: str, doc: str, takes_delivery: bool = False) -> argparse.ArgumentParser:
+    """The flags every job has."""
+    parser = argparse.ArgumentParser(name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lake", help="root of silver, gold and ops")
+    parser.add_argument("--phi", help="root of bronze and quarantine (default: LAKE-phi)")
+    parser.add_argument("--as-of", type=date.fromisoformat, help="logical date, exclusive: YYYY-MM-DD")
+    parser.add_argument("--config", type=Path, help="the hospital's settings, TOML")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, e.g. cohort.washout_days=365"
+    )
+    parser.add_argument("--log", help="file for the JSON log (default: stderr)")
+    if takes_delivery:
+        parser.add_argument("--delivery", type=Path, required=True, help="folder the hospital delivered")
+        parser.add_argument(
+            "--history", action="store_true", help="an initial load: records count as known when they happened"
+        )
+    return parser
+
+
+def main(name: str, parser: argparse.ArgumentParser, argv: list[str] | None, body: Callable) -> int:
+    """Parses, opens the workplace, runs `body(work, args)`, and turns a failure into one line and an exit code."""
+    args = parser.parse_args(argv)
+    log.configure(args.log)
+    phi_root = None
+    try:
+        configured = settings.load(args.config, flags(args))
+        if not configured.lake:
+            raise UsageError("NO_LAKE", "pass --lake, or set lake in the config file or MEDPIPE_LAKE")
+        phi_root = configured.phi_root
+        body(open_workplace(name, configured, args.as_of), args)
+        return 0
+    except MedpipeError as failure:
+        log.logger.error("job failed", extra={"job": name, "code": failure.code, "detail": str(failure)})
+        print(f"medpipe {name}: {failure}", file=sys.stderr)
+        return failure.exit_code
+    except Exception as failure:
+        place = _keep_trace(phi_root, name)
+        log.logger.error("job failed", extra={"job": name, "code": type(failure).__name__})
+        print(
+            f"medpipe {name}: {type(failure).__name__}; what it says may hold patients' values and is in {place}",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def open_workplace(name: str, configured: settings.Settings, as_of: date | None) -> Workplace:
+    """Session, lake and ledger for one set of settings."""
+    root = configured.lake.rstrip("/")
+    root = root if "://" in root else str(Path(root).resolve())
+    phi_root = configured.phi_root if "://" in configured.phi_root else str(Path(configured.phi_root).resolve())
+    spark = open_session(f"medpipe {name}", {"spark.checkpoint.dir": f"{root}/ops/checkpoint"} | configured.spark)
+    lake = Lake(spark, root, phi_root, configured.hospital.timezone)
+    return Workplace(lake, configured, as_of, ledger.Ledger.open(lake))
+
+
+def flags(args: argparse.Namespace) -> dict:
+    """--lake, --phi and --set KEY=VALUE as nested settings; VALUE is TOML, or text where it is none."""
+    import tomllib
+
+    given: dict = {name: value for name in ("lake", "phi") if (value := getattr(args, name)) is not None}
+    for pair in args.set:
+        path, sign, text = pair.partition("=")
+        if not sign:
+            raise UsageError("BAD_SETTING", f"--set {path}: expected KEY=VALUE")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *parents, leaf = path.split(".")
+        place = given
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = value
+    return given
+
+
+def delivery_from(work: Workplace, folder: Path, is_history: bool) -> Delivery:
+    """The delivery in a folder; one known only after as_of is refused.
+
+    Raises:
+        UsageError: NO_AS_OF, LATER_DELIVERY.
+    """
+    if work.as_of is None:
+        raise UsageError("NO_AS_OF", "a delivery is read for a logical date; pass --as-of YYYY-MM-DD")
+    end = work.lake.midnight(work.as_of)
+    delivery = read_delivery(folder, end, work.lake.timezone, is_history)
+    # A folder that does not say when it was delivered keeps the time it was first given for.
+    delivery = next(
+        (replace(delivery, known_at=d.known_at) for d in work.deliveries(None) if d.same_as(delivery)), delivery
+    )
+    if delivery.known_at >= end:
+        raise UsageError(
+            "LATER_DELIVERY", f"{folder} was delivered at {delivery.known_at.isoformat()}, not before {end.isoformat()}"
+        )
+    return delivery
+
+
+def _chosen(step: Step, work: Workplace, args: argparse.Namespace) -> dict:
+    chosen = {option.name: getattr(args, option.name.replace("-", "_")) for option in step.options}
+    if step.scope == "folder":
+        chosen["delivery"] = delivery_from(work, args.delivery, args.history)
+    return chosen
+
+
+def _keep_trace(phi_root: str | None, name: str) -> str:
+    """Full text of the failure into the PHI zone, or nowhere."""
+    if phi_root is None or "://" in phi_root:
+        return "no file (the PHI root is not a local folder)"
+    folder = Path(phi_root) / "errors"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        place = folder / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}.txt"
+        place.write_text(traceback.format_exc())
+        return str(place)
+    return "no file (the PHI root cannot be written)"
+
+
+def announce(outcomes: list[Outcome]) -> Iterator[str]:
+    """One line a step, for people."""
+    for outcome in outcomes:
+        if outcome.status == "skipped":
+            yield f"  {outcome.job:<24} {outcome.target:<44} already done"
+        else:
+            yield f"  {outcome.job:<24} {outcome.target:<44} {outcome.num_rows:>10,} rows {outcome.seconds:7.1f} s"

@@ -1,0 +1,32 @@
+"""How much of a delivery may be bad before nothing of it is published."""
+
+from dataclasses import dataclass
+
+from medpipe.errors import DataError
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Limits for one source; the first one passed stops the delivery.
+
+    Attributes:
+        max_bad_ratio: quarantined rows / (delivered rows - exact duplicates).
+        max_bad_rows: quarantined rows; None: no limit.
+    """
+
+    max_bad_ratio: float = 0.05
+    max_bad_rows: int | None = None
+
+
+def require(threshold: Threshold, source: str, num_bad: int, num_judged: int, reasons: dict[str, int]) -> None:
+    """Raises DataError TOO_MANY_BAD_ROWS, with the counts by reason, where a limit is passed."""
+    over_ratio = num_judged > 0 and num_bad / num_judged > threshold.max_bad_ratio
+    over_rows = threshold.max_bad_rows is not None and num_bad > threshold.max_bad_rows
+    if over_ratio or over_rows:
+        counts = ", ".join(f"{code} {count}" for code, count in sorted(reasons.items(), key=lambda item: -item[1]))
+        raise DataError(
+            "TOO_MANY_BAD_ROWS",
+            f"{source}: {num_bad} of {num_judged} rows quarantined ({counts}); allowed are "
+            f"{threshold.max_bad_ratio:.1%} and {threshold.max_bad_rows} rows (thresholds.{source}); nothing published. "
+            "See phi.quarantine; ask for a new delivery or raise the threshold",
+        )

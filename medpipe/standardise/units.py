@@ -1,0 +1,78 @@
+"""One unit per measured concept: conversion and plausible range by table (measurements.toml)."""
+
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A concept with the unit that is kept, its plausible range, and unit -> (factor, offset) of others."""
+
+    concept: str
+    unit: str
+    low: float
+    high: float
+    conversions: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class MeasurementTable:
+    """units: OMOP unit_concept_id -> UCUM; measurements: one per concept."""
+
+    units: dict[str, str]
+    measurements: tuple[Measurement, ...]
+
+
+def shipped() -> MeasurementTable:
+    """The table that comes with medpipe."""
+    raw = tomllib.loads(resources.files("medpipe.standardise").joinpath("measurements.toml").read_text("utf-8"))
+    measurements = tuple(
+        Measurement(
+            concept=entry["concept"],
+            unit=entry["unit"],
+            low=float(entry["low"]),
+            high=float(entry["high"]),
+            conversions={
+                u: (float(c["factor"]), float(c.get("offset", 0))) for u, c in entry.get("conversions", {}).items()
+            },
+        )
+        for entry in raw["measurement"]
+    )
+    return MeasurementTable(raw["units"], measurements)
+
+
+def ucum(table: MeasurementTable, unit_concept_id: Column, unit_text: Column) -> Column:
+    """The UCUM unit of an OMOP unit concept, else of a unit text that is one; null for any other (text stays in bronze)."""
+    by_id = _map(table.units)[unit_concept_id]
+    known = sorted(set(table.units.values()))
+    return F.coalesce(by_id, F.when(F.trim(unit_text).isin(known), F.trim(unit_text)))
+
+
+def in_kept_unit(
+    table: MeasurementTable, concept: Column, value: Column, unit: Column
+) -> tuple[Column, Column, Column]:
+    """Value and unit after conversion, and what is wrong: UNKNOWN_UNIT, OUT_OF_RANGE or null.
+
+    A concept the table lacks, and a value without a unit, keep value and unit; the range holds for the latter too.
+    """
+    kept = _map({m.concept: m.unit for m in table.measurements})[concept]
+    low = _map({m.concept: m.low for m in table.measurements})[concept]
+    high = _map({m.concept: m.high for m in table.measurements})[concept]
+    factors = {f"{m.concept} {u}": c for m in table.measurements for u, c in m.conversions.items()}
+    pair = F.concat_ws(" ", concept, unit)
+    factor = F.when(unit.isNull() | (unit == kept), 1.0).otherwise(_map({k: f for k, (f, _) in factors.items()})[pair])
+    offset = F.when(unit.isNull() | (unit == kept), 0.0).otherwise(_map({k: o for k, (_, o) in factors.items()})[pair])
+    converted = F.when(kept.isNull(), value).otherwise(value * factor + offset)
+    fault = F.when(
+        kept.isNotNull() & value.isNotNull(),
+        F.when(factor.isNull(), "UNKNOWN_UNIT").when(~converted.between(low, high), "OUT_OF_RANGE"),
+    )
+    return converted, F.when(unit.isNotNull() & kept.isNotNull(), kept).otherwise(unit), fault
+
+
+def _map(entries: dict) -> Column:
+    return F.create_map(*[F.lit(part) for entry in sorted(entries.items()) for part in entry])

@@ -1,0 +1,241 @@
+"""The lake: where tables live, how they are read as of a date, and the one way they are written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timezone, UTC
+from zoneinfo import ZoneInfo
+
+from delta.exceptions import DeltaConcurrentModificationException
+from delta.tables import DeltaTable
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from medpipe import contracts
+from medpipe.errors import ConflictError, ContractError, DataError, UsageError
+
+PHI_ZONES = ("phi", "bronze")
+
+
+@dataclass(frozen=True)
+class Written:
+    """One commit: the table, the Delta version that holds it, and the rows it put there."""
+
+    table: str
+    version: int
+    num_rows: int
+
+
+@dataclass(frozen=True)
+class Lake:
+    """Two roots of Delta tables: `phi_root` holds what identifies patients, `root` what does not.
+
+    Attributes:
+        timezone: the hospital's; as_of is midnight there.
+        run_id: stamped on every row written; None for a lake that is only read.
+        pinned: versions of the tables read so far: a run sees one version of each.
+        written: the commits of this run, in order.
+    """
+
+    spark: SparkSession
+    root: str
+    phi_root: str
+    timezone: str = "UTC"
+    run_id: str | None = None
+    pinned: dict[str, int] = field(default_factory=dict)
+    written: list[Written] = field(default_factory=list)
+
+    def for_run(self, run_id: str) -> "Lake":
+        """The same lake with nothing pinned and nothing written, whose rows carry `run_id`."""
+        return Lake(self.spark, self.root, self.phi_root, self.timezone, run_id)
+
+    def path(self, name: str) -> str:
+        """Folder of a table."""
+        zone, table = name.split(".")
+        return f"{self.phi_root if zone in PHI_ZONES else self.root}/{zone}/{table}"
+
+    def exists(self, name: str) -> bool:
+        return DeltaTable.isDeltaTable(self.spark, self.path(name))
+
+    def version(self, name: str) -> int:
+        """The table's newest Delta version; the first call of a run pins it."""
+        if name not in self.pinned:
+            self.pinned[name] = self._newest(name)
+        return self.pinned[name]
+
+    def read(self, name: str, as_of: date | None = None, where: dict | None = None) -> DataFrame:
+        """What the table says as of a date.
+
+        Args:
+            name: as gold.score. A table not yet written reads as empty, so that the first night is no special case.
+            as_of: for a bitemporal table, the last version of each record known before that midnight, deleted records
+                left out; for others, the rows of that logical date. None takes all rows (bitemporal: all known).
+            where: column -> value; only rows that equal all.
+        """
+        contract = contracts.load(name)
+        if not contract.is_bitemporal:
+            return self._rows(name, ({"as_of": as_of} if as_of else {}) | (where or {}))
+        latest = contracts.latest(self.history(name, as_of), contract.key)
+        return latest.where(~F.col("is_deleted")).where(_predicate(where or {}))
+
+    def history(self, name: str, as_of: date | None = None) -> DataFrame:
+        """Every version of a bitemporal table's records known before as_of."""
+        rows = self._rows(name, {})
+        return rows.where(F.col("known_at") < F.lit(self.midnight(as_of))) if as_of else rows
+
+    def midnight(self, day: date) -> datetime:
+        """When that day begins in the hospital, as an aware UTC instant."""
+        return datetime.combine(day, time(), ZoneInfo(self.timezone)).astimezone(UTC)
+
+    def replace(self, frame: DataFrame, name: str, where: dict) -> Written:
+        """Makes `frame` the table's rows for one partition, in one commit; the same run again writes nothing.
+
+        Raises:
+            ContractError: SCHEMA_MISMATCH; CHECK_FAILED names the check, never the row.
+            ConflictError: CONCURRENT_WRITE.
+        """
+        contract = contracts.load(name)
+        if set(where) - set(contract.partition_by):
+            raise ContractError(
+                "NOT_A_PARTITION", f"{name} is replaced by {contract.partition_by}, found {sorted(where)}"
+            )
+        rows = contracts.conform(self._stamped(frame), name)
+        self._create(name)
+        held = self._held(name, where)
+        if held is None:
+            writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", _sql(where))
+            self._commit(name, lambda: writer.option("userMetadata", self.run_id).save(self.path(name)))
+        return self._record(name, held)
+
+    def append(self, frame: DataFrame, name: str, once: str | None = None) -> Written:
+        """Adds rows in one commit; the same `once` (default: this run) again adds nothing."""
+        is_stamped = contracts.load(name).struct.names[-1] == "run_id"
+        rows = contracts.conform(self._stamped(frame) if is_stamped else frame, name)
+        self._create(name)
+        writer = rows.write.format("delta").mode("append").option("userMetadata", once or self.run_id)
+        # A table's own transaction id: Delta skips a pair it has seen.
+        writer = writer.option("txnAppId", f"medpipe/{name}/{once or self.run_id}").option("txnVersion", 1)
+        self._commit(name, lambda: writer.save(self.path(name)))
+        return self._record(name, None)
+
+    def shards(self, name: str, where: dict, columns: list[str]) -> "snapshots.Snapshot":
+        """The pinned files of one partition, fit to be read without Spark; see snapshots.pin for what is refused."""
+        from medpipe import snapshots
+
+        return snapshots.pin(
+            self.spark, self.path(name), {k: str(v) for k, v in where.items()}, columns, self.version(name)
+        )
+
+    def count(self, name: str, where: dict) -> int:
+        """Rows committed for a partition, counted afresh from the newest version."""
+        return self.spark.read.format("delta").load(self.path(name)).where(_predicate(where)).count()
+
+    def register(self, names: list[str] | None = None) -> list[str]:
+        """Puts the tables that exist, and the views over them, into the session's catalog; returns their names.
+
+        Args:
+            names: only these; None takes all.
+        """
+        registered = []
+        wanted = contracts.names() if names is None else names
+        for name in wanted:
+            contract = contracts.load(name)
+            zone = name.split(".")[0]
+            if contract.view is None and self.exists(name):
+                self.spark.sql(f"create database if not exists {zone}")
+                location = self.path(name).replace("'", "\\'")
+                self.spark.sql(f"drop table if exists {name}")
+                self.spark.sql(f"create table {name} using delta location '{location}'")
+                registered.append(name)
+        for name in wanted:
+            contract = contracts.load(name)
+            if contract.view is not None and all(source in registered for source in _sources(contract.view)):
+                self.spark.sql(f"create or replace view {name} as {contract.view}")
+                registered.append(name)
+        return registered
+
+    def _rows(self, name: str, where: dict) -> DataFrame:
+        contract = contracts.load(name)
+        if not self.exists(name):
+            return self.spark.createDataFrame([], contract.struct)
+        reader = self.spark.read.format("delta").option("versionAsOf", self.version(name))
+        return reader.load(self.path(name)).where(_predicate(where))
+
+    def _stamped(self, frame: DataFrame) -> DataFrame:
+        if self.run_id is None:
+            raise UsageError("READ_ONLY", "this lake was opened to read; write inside a step")
+        return frame.withColumn("run_id", F.lit(self.run_id))
+
+    def _create(self, name: str) -> None:
+        if self.exists(name):
+            return
+        contract = contracts.load(name)
+        builder = DeltaTable.createIfNotExists(self.spark).location(self.path(name)).comment(contract.doc)
+        for column in contract.struct:
+            comment = column.metadata["comment"]
+            builder = builder.addColumn(column.name, column.dataType, nullable=column.nullable, comment=comment)
+        for check in contract.checks:
+            if not check.sql.endswith(" is not null"):
+                # Delta takes null for a violation, SQL and our contracts do not.
+                builder = builder.property(f"delta.constraints.{_constraint(check)}", f"coalesce({check.sql}, true)")
+        if not name.startswith(("gold.", "ops.")):
+            # Column statistics keep real values, birth dates for one, in the log.
+            builder = builder.property("delta.dataSkippingNumIndexedCols", "0")
+        builder = builder.property("delta.enableDeletionVectors", "false")
+        self._commit(name, builder.partitionedBy(*contract.partition_by).execute)
+
+    def _held(self, name: str, where: dict) -> int | None:
+        """Version of the table if the partition's rows are this run's already, else None."""
+        newest = self.spark.read.format("delta").load(self.path(name)).where(_predicate(where))
+        held = newest.select("run_id").limit(1).collect()
+        return self._newest(name) if held and held[0].run_id == self.run_id else None
+
+    def _commit(self, name: str, write: Callable[[], None]) -> None:
+        """The only place where a table changes."""
+        try:
+            write()
+        except DeltaConcurrentModificationException:
+            raise ConflictError("CONCURRENT_WRITE", f"{name} was changed by another run meanwhile; run again") from None
+        except PySparkException as failure:
+            broken = next((c.code for c in contracts.load(name).checks if _constraint(c) in str(failure)), None)
+            if "DELTA_VIOLATE_CONSTRAINT" in str(failure) or "DELTA_NOT_NULL" in str(failure):
+                raise DataError(
+                    "CHECK_FAILED",
+                    f"{name}: rows break {broken or 'a NOT NULL column'}; nothing was written; find them with the contract's check",
+                ) from None
+            raise
+
+    def _newest(self, name: str) -> int:
+        return DeltaTable.forPath(self.spark, self.path(name)).history(1).select("version").first().version
+
+    def _record(self, name: str, held: int | None) -> Written:
+        last = DeltaTable.forPath(self.spark, self.path(name)).history(1).first()
+        num_rows = 0 if held is not None else int((last.operationMetrics or {}).get("numOutputRows", 0))
+        written = Written(name, last.version, num_rows)
+        self.pinned.pop(name, None)
+        self.written.append(written)
+        return written
+
+
+def _constraint(check: contracts.Check) -> str:
+    return f"medpipe_{check.code.lower()}"
+
+
+def _predicate(where: dict):
+    condition = F.lit(True)
+    for column, value in where.items():
+        condition = condition & (F.col(column) == F.lit(value))
+    return condition
+
+
+def _sql(where: dict) -> str:
+    """A replaceWhere predicate; values are quoted, so nothing in them is read as SQL."""
+    parts = []
+    for column, value in sorted(where.items()):
+        text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+        parts.append(f"{column} = DATE'{text}'" if isinstance(value, date) else f"{column} = '{text}'")
+    return " and ".join(parts)
+
+
+def _sources(view: str) -> set[str]:
+    return {name for name in contracts.names() if name in view}
