@@ -9,7 +9,7 @@ import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timezone, UTC
 from functools import cached_property
@@ -374,10 +374,11 @@ def _keep_trace(phi_root: str | None, name: str) -> str:
     return "no file (the PHI root cannot be written)"
 
 
-def announce(outcomes: list[Outcome]) -> Iterator[str]:
-    """One line a step, for people."""
+def announce(outcomes: list[Outcome]) -> None:
+    """One line a step on stdout, for people; the log has the same for machines."""
     for outcome in outcomes:
+        told = f"  {outcome.job:<24} {outcome.target:<52}"
         if outcome.status == "skipped":
-            yield f"  {outcome.job:<24} {outcome.target:<44} already done"
+            print(f"{told} already done", flush=True)
         else:
-            yield f"  {outcome.job:<24} {outcome.target:<44} {outcome.num_rows:>10,} rows {outcome.seconds:7.1f} s"
+            print(f"{told} {outcome.num_rows:>11,} rows {outcome.seconds:7.1f} s", flush=True)
