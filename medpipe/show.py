@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import os
 import re
 import sys
 
@@ -51,6 +52,7 @@ def sql(argv: list[str]) -> int:
     from medpipe import job
 
     parser = job.arguments("medpipe sql", "Query the lake's tables by name, e.g. gold.score.")
+    parser.set_defaults(log=os.devnull)
     parser.add_argument("query", help='e.g. "select * from gold.current_score"')
     parser.add_argument("--rows", type=int, default=50, help="rows to show; default 50")
     parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
@@ -62,6 +64,7 @@ def history(argv: list[str]) -> int:
     from medpipe import job
 
     parser = job.arguments("medpipe history", "The ledger, newest run last.")
+    parser.set_defaults(log=os.devnull)
     parser.add_argument("run_id", nargs="?", help="one run, with the tables it read and wrote")
     parser.add_argument("--rows", type=int, default=30, help="runs to show; default 30")
     return job.main("history", parser, argv, lambda work, args: _ledger(work.ledger.entries, args.run_id, args.rows))
