@@ -66,14 +66,23 @@ def run(argv: list[str]) -> int:
 
 def simulate(argv: list[str]) -> int:
     """Deliveries and, apart from them, the truth behind them."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     parser = _parser("simulate", simulate)
     parser.add_argument("--patients", type=int, default=2000, help="default 2000")
     parser.add_argument("--seed", type=int, default=1, help="the same seed writes the same hospital; default 1")
     parser.add_argument("--nights", type=int, default=2, help="deliveries; default 2")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     args = parser.parse_args(argv)
-    write_hospital = _function("medpipe.simulate:write_hospital")
-    write_hospital(args.out, num_patients=args.patients, seed=args.seed, num_nights=args.nights)
+    settings = _function("medpipe.simulate:HospitalSettings")(args.patients, args.seed, args.nights)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("patients", total=args.patients)
+        write_hospital = _function("medpipe.simulate:write_hospital")
+        write_hospital(settings, args.out, lambda num_done, _: progress.update(task, completed=num_done))
+    print(
+        f"{args.out}: {args.nights} deliveries of a hospital of {args.patients:,} patients, and the truth behind them"
+    )
     return 0
 
 

@@ -1,7 +1,10 @@
+import ast
 import re
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +23,24 @@ def test_help_names_every_command_with_what_it_does(capsys):
 def test_help_needs_neither_spark_nor_torch():
     code = "import sys; from medpipe import cli; cli.main([]); sys.exit(bool({'pyspark', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.parametrize("place", [place for place, _ in cli.COMMANDS.values()])
+def test_every_command_has_a_function_behind_it(place):
+    module, _, name = place.partition(":")
+    source = Path(find_spec(module).origin).read_text()
+    assert name in {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+
+
+def test_simulate_writes_the_asked_hospital(tmp_path, capsys):
+    assert cli.main(["simulate", "--patients", "30", "--nights", "3", "--out", str(tmp_path / "hospital")]) == 0
+    assert len(list((tmp_path / "hospital" / "deliveries").iterdir())) == 3
+    assert "3 deliveries of a hospital of 30 patients" in capsys.readouterr().out
+
+
+def test_a_hospital_that_cannot_be_exits_2(tmp_path, capsys):
+    assert cli.main(["simulate", "--patients", "0", "--out", str(tmp_path / "hospital")]) == 2
+    assert "BAD_HOSPITAL: num_patients is 0; expected 1 to" in capsys.readouterr().err
 
 
 def test_an_unknown_command_exits_2_with_the_known_ones(capsys):
