@@ -45,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     except MedpipeError as failure:
         print(f"medpipe: {failure}", file=sys.stderr)
         return failure.exit_code
+    except KeyboardInterrupt:
+        return 130
 
 
 def jobs() -> dict[str, str]:
