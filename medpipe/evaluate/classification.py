@@ -135,7 +135,8 @@ def _values(labels: np.ndarray, measure: Measure, bootstrap: Bootstrap) -> np.nd
 
 def _with_interval(name: str, values: np.ndarray) -> Metric:
     """Percentile interval. Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13."""
-    low, high = np.nanpercentile(values[1:], [2.5, 97.5])
+    known = values[1:][np.isfinite(values[1:])]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
     return Metric(name, float(values[0]), float(low), float(high))
 
 

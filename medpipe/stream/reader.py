@@ -42,11 +42,13 @@ def read(url: str, row_groups: Sequence[int], columns: Sequence[str], batch_rows
     path = local_path(url)
     reader = _open(path, tuple(row_groups), tuple(columns), batch_rows)
     try:
-        while True:
-            try:
-                yield reader.next_batch()
-            except EmptyResultError:
-                return
+        unread = len(row_groups)
+        while unread:
+            result = reader.next_result()
+            if result is _END:
+                unread -= 1
+            else:
+                yield result
     except (OSError, pa.ArrowException) as failure:
         raise _unreadable(path, failure) from None
     finally:
@@ -86,10 +88,8 @@ def _unreadable(path: str, failure: Exception) -> DataError:
     return DataError("UNREADABLE_FILE", f"{path}: {type(failure).__name__} while reading; restore the file or rebuild")
 
 
-class _Queue:
-    """Hands batches on as they are."""
-
-    batched_output = True
+# Published after the last batch of each row group.
+_END = object()
 
 
 class _ArrowWorker(ArrowReaderWorker):
@@ -99,8 +99,8 @@ class _ArrowWorker(ArrowReaderWorker):
     batch_rows = 0
 
     @staticmethod
-    def new_results_queue_reader() -> _Queue:
-        return _Queue()
+    def new_results_queue_reader() -> None:
+        """None: results are taken from the pool as they are."""
 
     def process(self, piece_index: int, worker_predicate: None, shuffle_row_drop_partition: tuple[int, int]) -> None:
         piece = self._split_pieces[piece_index]
@@ -110,6 +110,7 @@ class _ArrowWorker(ArrowReaderWorker):
                 names = list(self.columns)
                 for batch in file.iter_batches(self.batch_rows, [piece.row_group], names, use_threads=False):
                     self.publish_func(batch.select(names))
+            self.publish_func(_END)
         except WorkerTerminationRequested:
             raise
         except Exception as failure:
@@ -134,8 +135,17 @@ class _PlannedReader(Reader):
             is_batched_reader=True,
         )
 
-    def next_batch(self) -> pa.RecordBatch:
-        return self._workers_pool.get_results()
+    def next_result(self) -> pa.RecordBatch | object:
+        """A batch, or _END.
+
+        Petastorm asks first whether all work given out is done and then whether all has been given out. If the last
+        row group is given out between the two questions, it reports the end and loses that row group; asked again it
+        knows better.
+        """
+        try:
+            return self._workers_pool.get_results()
+        except EmptyResultError:
+            return self._workers_pool.get_results()
 
     def _filter_row_groups(self, dataset, row_groups, *unused):
         return list(self._planned), None

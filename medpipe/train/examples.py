@@ -65,7 +65,7 @@ def read_examples(shards: Sequence[Shard], recipe: Recipe, vocabulary: Vocabular
 
 
 def hash_order(patient_ids: np.ndarray, salt: str) -> np.ndarray:
-    """Rows sorted by BLAKE2b of salt and patient_id, int64 (N,): an order by chance that every layout of files gives."""
+    """Rows sorted by BLAKE2b of salt and patient_id, int64 (N,): chance, and the same for every layout of the files."""
     keys = [hashlib.blake2b(f"{salt}/{patient}".encode(), digest_size=8).digest() for patient in patient_ids]
     return np.argsort(np.frombuffer(b"".join(keys), ">u8"), kind="stable")
 
