@@ -7,16 +7,18 @@ is for people and for ops.model. Nothing is pickled, so loading runs no code.
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from datetime import date
 
 import fsspec
 import numpy as np
 import torch
+from pyspark.sql import DataFrame, Row
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from
 from safetensors.torch import save as bytes_of
 
 from medpipe import __version__
-from medpipe.errors import DataError
+from medpipe.errors import DataError, UsageError
 from medpipe.recipes import Trained
 from medpipe.stream.tokens import Vocabulary
 
@@ -68,6 +70,54 @@ def save(store: str, trained: Trained, settings: dict, metrics: dict, data: dict
     # Last: a folder without it is one whose writing was cut off.
     files.pipe_file(f"{root}/{CARD}", (json.dumps(asdict(checkpoint), indent=2, sort_keys=True) + "\n").encode())
     return checkpoint
+
+
+def current(models: DataFrame, recipe: str, as_of: date) -> Row:
+    """The row of ops.model that scores of as_of are made with; see `promoted`.
+
+    Raises:
+        UsageError: NO_CURRENT_MODEL.
+    """
+    row = promoted(models, recipe, as_of)
+    if row is None:
+        raise UsageError(
+            "NO_CURRENT_MODEL",
+            f"no model of {recipe} is current at {as_of}; run retrain_risk and promote_model for that date or before",
+        )
+    return row
+
+
+def promoted(models: DataFrame, recipe: str, as_of: date) -> Row | None:
+    """Of the models promoted by as_of and not retired since, the one promoted last; its row of that promotion.
+
+    Args:
+        models: as ops.model; a handful of rows, all collected.
+    """
+    rows = [row for row in models.collect() if row.recipe == recipe and row.effective_from <= as_of]
+    ended = {(row.model_sha256, row.effective_from) for row in rows if row.status == "retired"}
+    alive = [
+        row
+        for row in rows
+        if row.status == "current"
+        and not any(sha256 == row.model_sha256 and day >= row.effective_from for sha256, day in ended)
+    ]
+    return max(alive, key=lambda row: (row.effective_from, row.model_sha256), default=None)
+
+
+def newest_candidate(models: DataFrame, recipe: str, as_of: date) -> Row:
+    """The row of ops.model of the candidate trained for the latest date up to as_of.
+
+    Raises:
+        UsageError: NO_CANDIDATE; SEVERAL_CANDIDATES where two were trained for that date.
+    """
+    rows = [row for row in models.collect() if row.recipe == recipe and row.status == "candidate"]
+    latest = max((row.as_of for row in rows if row.as_of <= as_of), default=None)
+    found = sorted(row.model_sha256 for row in rows if row.as_of == latest)
+    if not found:
+        raise UsageError("NO_CANDIDATE", f"no model of {recipe} was trained for {as_of} or before; run retrain_risk")
+    if len(found) > 1:
+        raise UsageError("SEVERAL_CANDIDATES", f"trained for {latest}: {', '.join(found)}; choose one with --model")
+    return next(row for row in rows if row.model_sha256 == found[0])
 
 
 def describe(folder: str) -> Checkpoint:

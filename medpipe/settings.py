@@ -12,6 +12,7 @@ from medpipe.cohort.eligibility import CohortSettings
 from medpipe.errors import UsageError
 from medpipe.features.sequences import SequenceSettings
 from medpipe.quality.thresholds import Threshold
+from medpipe.train.settings import TrainSettings
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -63,6 +64,7 @@ class Settings(BaseSettings):
     thresholds: dict[str, _strict(Threshold)] = Field(default_factory=dict)
     cohort: _strict(CohortSettings) = Field(default_factory=dict)
     sequences: _strict(SequenceSettings) = Field(default_factory=dict)
+    train: _strict(TrainSettings) = Field(default_factory=dict)
     spark: dict[str, str] = Field(default_factory=dict)
 
     @classmethod

@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "ledger": BASE | {"tables"},
     "checkpoints": BASE | {"models", "recipes", "stream", "tables"},
     "recipes": BASE | {"models", "stream"},
-    "settings": {"errors"} | PURE,
+    "settings": {"errors", "train"} | PURE,
     "job": BASE | EDGES | {"ingest"},
     "show": BASE | {"job"},
     "cli": {"errors", "show"},

@@ -19,29 +19,7 @@ from medpipe.errors import UsageError
 from medpipe.recipes import Recipe, predict
 from medpipe.stream.batches import take
 from medpipe.train.examples import Examples, epoch_batches
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train; the model's shape is its own config.
-
-    Attributes:
-        learning_rate: of Adam, at the start; falls to a tenth along half a cosine over max_epochs.
-        weight_decay: decoupled (AdamW). max_norm: of the gradient.
-        patience: epochs without a better log loss on the tune split before training stops.
-        max_patients: per split; bounds the driver's memory.
-        num_threads: of torch; part of the result's last bits.
-    """
-
-    batch_size: int = 256
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    max_norm: float = 1.0
-    max_epochs: int = 20
-    patience: int = 4
-    seed: int = 1
-    max_patients: int = 200_000
-    num_threads: int = 1
+from medpipe.train.settings import TrainSettings
 
 
 @dataclass(frozen=True, eq=False)

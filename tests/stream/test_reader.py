@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from petastorm.workers_pool.thread_pool import ThreadPool
 
 from medpipe.errors import ContractError, DataError

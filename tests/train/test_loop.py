@@ -10,7 +10,8 @@ from medpipe.recipes import RISK_GRU, predict
 from medpipe.stream.batches import Sequences, take
 from medpipe.train import loop
 from medpipe.train.examples import Examples, hash_order
-from medpipe.train.loop import TrainSettings, fit
+from medpipe.train.loop import fit
+from medpipe.train.settings import TrainSettings
 
 SMALL = TrainSettings(batch_size=64, max_epochs=3, learning_rate=5e-3)
 

@@ -1,0 +1,121 @@
+"""Train a candidate of a risk model on the fit cohort of --as-of, measure it on the test split, register it."""
+
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from pyspark.sql import DataFrame
+
+from medpipe import checkpoints, job, recipes
+from medpipe.evaluate.baselines import count_inputs, logistic_counts
+from medpipe.evaluate.classification import Bootstrap, Metric, differences, evaluate
+from medpipe.features.sequences import BIRTH
+from medpipe.features.vocabulary import vocabulary
+from medpipe.recipes import Trained
+from medpipe.stream.batches import take
+from medpipe.stream.shards import plan
+from medpipe.stream.tokens import Vocabulary, vocabulary_of
+from medpipe.train.examples import Examples, read_examples
+from medpipe.train.loop import fit
+from medpipe.train.settings import TrainSettings
+
+SHARD_ROWS = 65_536
+
+
+@job.step(
+    reads={"gold.sequence": {"role": "fit"}, "silver.event": {}},
+    writes=("gold.vocabulary", "ops.model", "gold.model_metric"),
+    settings=("train",),
+    options=(job.RECIPE,),
+)
+def main(run: job.Run) -> None:
+    lake, recipe, settings = run.lake, recipes.named(run.options["recipe"]), run.settings.train
+    known = learn_vocabulary(run, recipe.name, settings.max_tokens)
+    where = {"as_of": run.as_of, "role": "fit"}
+    snapshot = lake.shards(recipe.table, where, [*recipe.columns, "label", "split"])
+    examples = read_examples(plan(snapshot.files, SHARD_ROWS), recipe, known, settings.max_patients)
+    config, folder = recipe.config(known.num_tokens), training_folder(lake.root, run.run_id)
+    fitted = fit(recipe, config, examples, settings, folder)
+    trained = Trained(recipe.name, config, fitted.weights, known)
+    rows, num_patients = measured(recipe, trained, examples, settings)
+    data = {recipe.table: snapshot.version, "gold.vocabulary": lake.version("gold.vocabulary")}
+    saved = checkpoints.save(f"{lake.root}/models", trained, asdict(settings), fitted.metrics, data)
+    lake.append(model_rows(run, saved), "ops.model")
+    lake.replace(metric_rows(run, rows, num_patients), "gold.model_metric", where=run.partition)
+    shutil.rmtree(folder)
+
+
+def learn_vocabulary(run: job.Run, recipe: str, max_tokens: int) -> Vocabulary:
+    """Writes gold.vocabulary of the train split and gives it as arrays."""
+    lake = run.lake
+    sequences = lake.read("gold.sequence", run.as_of, where={"role": "fit"})
+    births = lake.spark.createDataFrame([(f"{BIRTH}{sex}",) for sex in ("female", "male", "unknown")], "concept string")
+    concepts = lake.history("silver.event", run.as_of).select("concept").union(births)
+    lake.replace(vocabulary(sequences, concepts, run.as_of, recipe, max_tokens), "gold.vocabulary", where=run.partition)
+    rows = lake.read("gold.vocabulary", run.as_of, where={"recipe": recipe}).orderBy("token")
+    columns = rows.select("concept_hash", "token", "amount_mean", "amount_std").toPandas()
+    return vocabulary_of(columns.concept_hash, columns.token, columns.amount_mean, columns.amount_std)
+
+
+def measured(
+    recipe: recipes.Recipe, trained: Trained, examples: Examples, settings: TrainSettings
+) -> tuple[list[tuple[str, Metric]], int]:
+    """(model, metric) of the model, of logistic regression on counts and of their difference; patients measured."""
+    model = recipe.build(trained.config)
+    model.load_state_dict(trained.weights)
+    train, tune, test = (examples.rows(split) for split in ("train", "tune", "test"))
+    labels, bootstrap = examples.labels[test], Bootstrap(settings.num_draws, settings.seed)
+    scores = recipes.predict(recipe, trained.config, model, take(examples.sequences, test))
+    inputs = count_inputs(
+        examples.sequences.offsets,
+        examples.sequences.tokens,
+        examples.sequences.days_before,
+        trained.vocabulary.num_tokens,
+    )
+    baseline = logistic_counts(inputs, examples.labels, train, tune)[test]
+    rows = [(recipe.name, metric) for metric in evaluate(labels, scores, bootstrap)]
+    rows += [("logistic_counts", metric) for metric in evaluate(labels, baseline, bootstrap)]
+    rows += [(recipe.name, m) for m in differences(labels, scores, baseline, "logistic_counts", bootstrap)]
+    return rows, len(test)
+
+
+def model_rows(run: job.Run, saved: checkpoints.Checkpoint) -> DataFrame:
+    """The candidate's row of ops.model."""
+    row = {
+        "recipe": saved.recipe,
+        "model_sha256": saved.sha256,
+        "as_of": run.as_of,
+        "status": "candidate",
+        "effective_from": run.as_of,
+        "path": f"models/{saved.folder}",
+        "config": json.dumps(saved.config, sort_keys=True),
+        "metrics": json.dumps(saved.metrics, sort_keys=True),
+        "data": json.dumps(saved.data, sort_keys=True),
+    }
+    dates = {"as_of", "effective_from"}
+    return run.lake.spark.createDataFrame(
+        [tuple(row.values())], ", ".join(f"{name} {'date' if name in dates else 'string'}" for name in row)
+    )
+
+
+def metric_rows(run: job.Run, rows: list[tuple[str, Metric]], num_patients: int) -> DataFrame:
+    """gold.model_metric (without run_id)."""
+    found = [
+        (run.as_of, run.options["recipe"], model, "test", m.name, m.value, m.low, m.high, num_patients)
+        for model, m in rows
+    ]
+    columns = "as_of date, recipe string, model string, split string, metric string, value double, low double"
+    return run.lake.spark.createDataFrame(found, f"{columns}, high double, num_patients long")
+
+
+def training_folder(root: str, run_id: str) -> Path:
+    """Where a killed training finds its state again: in the lake if that is local."""
+    place = Path(tempfile.gettempdir()) / "medpipe-training" if "://" in root else Path(root) / "ops" / "training"
+    return place / run_id
+
+
+if __name__ == "__main__":
+    sys.exit(main())
