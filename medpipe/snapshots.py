@@ -14,6 +14,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -48,7 +50,7 @@ def pin(
         columns: those that will be read.
     Raises:
         ContractError: TABLE_FEATURE, NOT_PARTITIONED_BY, PARTITION_COLUMN, NO_COLUMN, FILES_DIFFER, NULLS.
-        DataError: FILE_MISSING, FILE_SIZE, ROW_COUNT: the files are not those of the log.
+        DataError: FILE_MISSING, FILE_UNREADABLE, FILE_SIZE, ROW_COUNT: the files are not those of the log.
     Cost: reads every footer of the partition twice, once here and once by Spark.
     """
     table = DeltaTable.forPath(spark, path)
@@ -59,7 +61,7 @@ def pin(
     for column, value in partition.items():
         frame = frame.where(F.col(column) == F.lit(value).cast(frame.schema[column].dataType))
     sizes = _sizes(frame.inputFiles())
-    logged = _logged(frame)
+    logged = _logged(path, frame)
     files = _footers(path, sizes, columns)
     _require_equal(path, sizes, logged, files)
     return Snapshot(version, tuple(files), sum(num_rows for _, num_rows in logged.values()))
@@ -79,9 +81,6 @@ def _require_plain(path: str, detail: dict) -> None:
     if strange := sorted(features - HARMLESS_FEATURES):
         found = f"{path} uses {', '.join(strange)}: its files alone are not its rows"
         raise ContractError("TABLE_FEATURE", f"{found}; {STAGE}")
-    mapping = (detail.get("properties") or {}).get("delta.columnMapping.mode", "none")
-    if mapping != "none":
-        raise ContractError("TABLE_FEATURE", f"{path} maps columns by {mapping}: the files hold other names; {STAGE}")
 
 
 def _require_columns(
@@ -113,10 +112,17 @@ def _sizes(urls: Iterable[str]) -> dict[str, int]:
         return dict(pool.map(size, sorted(urls)))
 
 
-def _logged(frame: DataFrame) -> dict[str, tuple[int, int]]:
+def _logged(path: str, frame: DataFrame) -> dict[str, tuple[int, int]]:
     """Decoded URL -> (bytes by the log, rows by Spark, which applies all that Delta knows)."""
-    counted = frame.groupBy("_metadata.file_path", "_metadata.file_size").count().collect()
-    return {_name(row.file_path): (row.file_size, row["count"]) for row in counted}
+    counted = frame.groupBy("_metadata.file_path", "_metadata.file_size").count()
+    try:
+        rows = counted.collect()
+    except (PySparkException, Py4JJavaError) as failure:
+        raise DataError(
+            "FILE_UNREADABLE",
+            f"{path}: Spark cannot read the partition's files ({type(failure).__name__}): restore it, or rebuild",
+        ) from None
+    return {_name(row.file_path): (row.file_size, row["count"]) for row in rows}
 
 
 def _footers(path: str, sizes: dict[str, int], columns: list[str]) -> list[ShardFile]:
