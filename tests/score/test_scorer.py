@@ -1,0 +1,137 @@
+import pickle
+from datetime import date
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pyspark.sql import functions as F
+
+from medpipe import checkpoints, contracts
+from medpipe.errors import DataError
+from medpipe.recipes import RISK_GRU, Trained, predict
+from medpipe.score.outputs import score_rows
+from medpipe.score.scorer import SCORES, Scorer
+from medpipe.snapshots import pin, shard_frame
+from medpipe.stream.batches import sequences_of
+from medpipe.stream.shards import plan
+from medpipe.stream.tokens import vocabulary_of
+
+DAY = {"as_of": "2026-01-31", "role": "apply"}
+VOCABULARY = vocabulary_of(np.arange(20), np.arange(20) + 2, np.zeros(20), np.ones(20))
+ROWS = pa.schema(
+    [
+        ("patient_id", pa.string()),
+        ("concepts", pa.list_(pa.int64())),
+        ("days_before", pa.list_(pa.int32())),
+        ("amounts", pa.list_(pa.float32())),
+    ]
+)
+
+
+def histories(count, seed=0):
+    """Patients with 1 to 40 events; some concepts are unknown and most events have no value."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        length = int(random.integers(1, 41))
+        days = sorted(random.integers(0, 9000, length).tolist(), reverse=True)
+        amounts = [float(v) if v > 0.5 else float("nan") for v in random.normal(size=length).round(3)]
+        rows.append((f"p{i:05d}", random.integers(0, 25, length).tolist(), days, amounts))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory):
+    """A checkpoint with random weights: its folder and name."""
+    torch.manual_seed(0)
+    config = RISK_GRU.config(VOCABULARY.num_tokens)
+    trained = Trained("risk_gru", config, RISK_GRU.build(config).state_dict(), VOCABULARY)
+    store = str(tmp_path_factory.mktemp("models"))
+    saved = checkpoints.save(store, trained, {}, {}, {})
+    return trained, f"{store}/{saved.folder}", saved.sha256
+
+
+@pytest.fixture
+def scorer(registered):
+    _, folder, sha256 = registered
+    return Scorer(RISK_GRU, sha256, partial(checkpoints.load, folder, sha256), batch_rows=100)
+
+
+@pytest.fixture(scope="module")
+def expected(registered):
+    """patient_id -> score, all patients in one piece and without Spark."""
+    trained, _, _ = registered
+    model = RISK_GRU.build(trained.config)
+    model.load_state_dict(trained.weights)
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(zip(*histories(900), strict=True), ROWS, strict=True)],
+        schema=ROWS,
+    )
+    sequences = sequences_of(batch, VOCABULARY)
+    scores = predict(RISK_GRU, trained.config, model, sequences)
+    return dict(zip(sequences.patient_ids.tolist(), scores.tolist(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def table(spark, tmp_path_factory):
+    """900 patients in three files."""
+    path = str(tmp_path_factory.mktemp("lake") / "sequence")
+    rows = spark.createDataFrame(
+        histories(900),
+        "patient_id string, concepts array<long>, days_before array<int>, amounts array<float>",
+    )
+    rows = rows.selectExpr("*", f"DATE'{DAY['as_of']}' as as_of", f"'{DAY['role']}' as role").repartition(3)
+    rows.write.format("delta").partitionBy("as_of", "role").save(path)
+    return path
+
+
+def score(spark, path, scorer):
+    shards = plan(pin(spark, path, DAY, list(RISK_GRU.columns)).files, 1000)
+    return shard_frame(spark, shards).mapInArrow(scorer, SCORES)
+
+
+def test_every_patient_is_scored_once_and_as_without_spark(spark, table, scorer, expected):
+    rows = score(spark, table, scorer).collect()
+    assert len(rows) == 900
+    assert {row.patient_id: row.score for row in rows} == pytest.approx(expected, abs=1e-6)
+    assert {row.device for row in rows} == {"cpu"}
+
+
+def test_the_same_plan_gives_the_same_bits(spark, table, scorer):
+    first, again = ({row.patient_id: row.score for row in score(spark, table, scorer).collect()} for _ in range(2))
+    assert first == again
+
+
+def test_a_scorer_travels_without_spark_and_without_weights(scorer):
+    content = pickle.dumps(scorer)
+    assert len(content) < 5000
+    assert pickle.loads(content).load().config == scorer.load().config
+
+
+def test_a_shard_with_other_rows_than_planned_fails(spark, table, scorer):
+    shard = plan(pin(spark, table, DAY, list(RISK_GRU.columns)).files, 1000)[0]
+    wrong = {"shard_id": 0, "url": shard.url, "row_groups": list(shard.row_groups), "num_rows": shard.num_rows + 1}
+    with pytest.raises(
+        DataError, match=f"SHARD_ROWS: file:.*: {shard.num_rows} rows read, {shard.num_rows + 1} planned"
+    ):
+        list(scorer(iter([pa.RecordBatch.from_pylist([wrong])])))
+
+
+def test_a_changed_model_is_not_used(registered, scorer):
+    _, folder, _ = registered
+    other = Scorer(RISK_GRU, "0" * 64, partial(checkpoints.load, folder, "0" * 64))
+    with pytest.raises(DataError, match="WEIGHTS_CHANGED"):
+        list(other(iter([])))
+
+
+def test_nobody_to_score_is_no_row(spark, table, scorer):
+    assert shard_frame(spark, []).mapInArrow(scorer, SCORES).count() == 0
+
+
+def test_rows_fit_the_contract(spark):
+    scores = spark.createDataFrame([("p1", 0.25, "cpu")], "patient_id string, score float, device string")
+    rows = score_rows(scores, date(2026, 1, 31), "risk_gru", "ab", 7).withColumn("run_id", F.lit("r"))
+    row = contracts.conform(rows, "gold.score").first()
+    assert row[:7] == (date(2026, 1, 31), "risk_gru", "p1", 0.25, "ab", 7, "cpu")
