@@ -2,8 +2,9 @@
 
 import sys
 
-from medpipe import job
 from medpipe.jobs import build_cohort, build_sequences, train_risk
+
+from medpipe import job
 
 
 def main(argv: list[str] | None = None) -> int:

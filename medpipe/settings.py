@@ -12,6 +12,8 @@ from medpipe.cohort.eligibility import CohortSettings
 from medpipe.errors import UsageError
 from medpipe.features.sequences import SequenceSettings
 from medpipe.quality.thresholds import Threshold
+from medpipe.recommend.als import AlsSettings
+from medpipe.recommend.similarity import SimilaritySettings
 from medpipe.train.settings import TrainSettings
 
 STRICT = ConfigDict(extra="forbid")
@@ -65,6 +67,8 @@ class Settings(BaseSettings):
     cohort: _strict(CohortSettings) = Field(default_factory=dict)
     sequences: _strict(SequenceSettings) = Field(default_factory=dict)
     train: _strict(TrainSettings) = Field(default_factory=dict)
+    recommend: _strict(AlsSettings) = Field(default_factory=dict)
+    similarity: _strict(SimilaritySettings) = Field(default_factory=dict)
     spark: dict[str, str] = Field(default_factory=dict)
 
     @classmethod

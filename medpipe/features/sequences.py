@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from medpipe import contracts
-from medpipe.standardise.values import local_day
 
 EVENT_KEY = ("source", "source_table", "event_id", "patient_id")
 BIRTH = "BIRTH:"
@@ -82,3 +81,8 @@ def sequences(
         F.concat(F.array(born_days), F.col("events.days_before")).alias("days_before"),
         F.concat(F.array(nan), F.col("events.amount")).alias("amounts"),
     )
+
+
+def local_day(at: Column, zone: str) -> Column:
+    """The hospital's calendar date of a UTC timestamp."""
+    return F.to_date(F.from_utc_timestamp(at, zone))

@@ -34,8 +34,3 @@ def instant(text: Column, zone: str) -> Column:
 def end_instant(text: Column, zone: str) -> Column:
     """As `instant`; null also for the sentinel years 2099 and later, which mean an open end."""
     return F.when(F.left(text, F.lit(4)) < F.lit(str(OPEN_END_YEAR)), instant(text, zone))
-
-
-def local_day(at: Column, zone: str) -> Column:
-    """The hospital's calendar date of a UTC timestamp."""
-    return F.to_date(F.from_utc_timestamp(at, zone))

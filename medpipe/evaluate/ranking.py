@@ -1,0 +1,97 @@
+"""How well ranked lists find treatments that came later."""
+
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+# Standard normal, two-sided 95 %.
+Z_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class RankingSettings:
+    """Attributes: held_out: share of a patient's treatments, the last ones, at least one. top_k: list length measured."""
+
+    held_out: float = 0.2
+    top_k: int = 10
+
+
+def time_ordered_split(rated: DataFrame, settings: RankingSettings) -> tuple[DataFrame, DataFrame]:
+    """Each patient's last treatments, held out, and the rest.
+
+    Args:
+        rated: as gold.rating; reads patient_id, treatment, rated_at. Ties in time go by treatment.
+    Returns:
+        (known, later), columns of rated. A patient with one treatment keeps it in known and is not measured.
+    """
+    order = Window.partitionBy("patient_id").orderBy(F.col("rated_at").desc(), F.col("treatment").desc())
+    count = F.count("*").over(Window.partitionBy("patient_id"))
+    num_later = F.when(count > 1, F.greatest(F.lit(1), F.floor(count * settings.held_out))).otherwise(0)
+    marked = rated.withColumn("is_later", F.row_number().over(order) <= num_later)
+    return marked.where(~F.col("is_later")).drop("is_later"), marked.where("is_later").drop("is_later")
+
+
+def per_patient(lists: DataFrame, later: DataFrame, settings: RankingSettings) -> DataFrame:
+    """NDCG and recall of each patient who has something held out; no list counts 0.
+
+    Args:
+        lists: patient_id, rank (1 = first), treatment.
+        later: patient_id, treatment; unique.
+    Returns:
+        patient_id, ndcg, recall. Binary relevance, gain 1 / log2(rank + 1), over that of the best list possible of
+        top_k (Järvelin and Kekäläinen, TOIS 2002); recall over the number held out.
+    """
+    hits = lists.where(F.col("rank") <= settings.top_k).join(
+        later.select("patient_id", "treatment"), ["patient_id", "treatment"]
+    )
+    found = hits.groupBy("patient_id").agg(F.sum(_gain(F.col("rank"))).alias("dcg"), F.count("*").alias("num_hits"))
+    wanted = later.groupBy("patient_id").agg(F.count("*").cast("int").alias("num_wanted"))
+    best = F.aggregate(
+        F.sequence(F.lit(1), F.least("num_wanted", F.lit(settings.top_k))),
+        F.lit(0.0),
+        lambda total, rank: total + _gain(rank),
+    )
+    joined = wanted.join(found, on="patient_id", how="left").fillna(0, ["dcg", "num_hits"])
+    return joined.select(
+        "patient_id", (F.col("dcg") / best).alias("ndcg"), (F.col("num_hits") / F.col("num_wanted")).alias("recall")
+    )
+
+
+def metrics(measured: DataFrame, model: str, top_k: int) -> DataFrame:
+    """model, metric, value, low, high, num_patients: means over patients with normal 95 % intervals.
+
+    Args:
+        measured: of per_patient.
+    """
+    return _means(measured, model, {f"{name}_at_{top_k}": F.col(name) for name in ("ndcg", "recall")})
+
+
+def differences(measured: DataFrame, other: DataFrame, model: str, baseline: str, top_k: int) -> DataFrame:
+    """As `metrics`, of model minus baseline on the same patients, pair by pair."""
+    theirs = other.withColumnsRenamed({"ndcg": "other_ndcg", "recall": "other_recall"})
+    both = measured.join(theirs, on="patient_id", how="inner")
+    gains = {f"{n}_at_{top_k}_above_{baseline}": F.col(n) - F.col(f"other_{n}") for n in ("ndcg", "recall")}
+    return _means(both, model, gains)
+
+
+def _means(rows: DataFrame, model: str, values: dict[str, Column]) -> DataFrame:
+    pairs = F.explode(F.array(*[F.struct(F.lit(name).alias("metric"), v.alias("of")) for name, v in values.items()]))
+    long = rows.select(pairs.alias("pair")).select("pair.metric", "pair.of")
+    counted = long.groupBy("metric").agg(
+        F.avg("of").alias("mean"), F.stddev_samp("of").alias("spread"), F.count("*").alias("num_patients")
+    )
+    margin = Z_95 * F.coalesce("spread", F.lit(0.0)) / F.sqrt("num_patients")
+    return counted.select(
+        F.lit(model).alias("model"),
+        "metric",
+        # Means over partitions in any order agree to more digits than these.
+        F.round("mean", 9).alias("value"),
+        F.round(F.col("mean") - margin, 9).alias("low"),
+        F.round(F.col("mean") + margin, 9).alias("high"),
+        "num_patients",
+    )
+
+
+def _gain(rank: Column) -> Column:
+    return 1 / F.log2(rank + 1)

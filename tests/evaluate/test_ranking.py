@@ -1,0 +1,59 @@
+from math import log2
+
+import pytest
+
+from medpipe.evaluate import ranking
+
+SETTINGS = ranking.RankingSettings()
+
+
+def test_the_last_fifth_of_a_patients_treatments_is_held_out_and_never_the_only_one(spark):
+    rows = [("ann", f"t{day}", f"2025-01-{day:02}") for day in range(1, 11)]
+    rows += [("bob", "t1", "2025-01-01"), ("cat", "t1", "2025-01-01"), ("cat", "t2", "2025-01-01")]
+    rated = spark.createDataFrame(rows, "patient_id string, treatment string, rated_at string")
+    known, later = ranking.time_ordered_split(rated, SETTINGS)
+    assert sorted((r.patient_id, r.treatment) for r in later.collect()) == [
+        ("ann", "t10"),
+        ("ann", "t9"),
+        ("cat", "t2"),
+    ]
+    assert known.count() + later.count() == 13
+
+
+def test_ndcg_and_recall_follow_their_formulas_and_no_list_counts_nothing(table):
+    lists = table("""
+        patient_id string | rank int | treatment string
+        ann               | 1        | x
+        ann               | 2        | a
+        ann               | 3        | b
+        bob               | 1        | a
+        bob               | 11       | b
+    """)
+    later = table("""
+        patient_id string | treatment string
+        ann               | a
+        ann               | b
+        bob               | b
+        cat               | a
+    """)
+    found = {r.patient_id: (r.ndcg, r.recall) for r in ranking.per_patient(lists, later, SETTINGS).collect()}
+    ann = (1 / log2(3) + 1 / log2(4)) / (1 + 1 / log2(3))
+    assert found == {"ann": (pytest.approx(ann), 1.0), "bob": (0.0, 0.0), "cat": (0.0, 0.0)}
+
+
+def test_a_difference_is_taken_patient_by_patient(spark):
+    mine = spark.createDataFrame(
+        [("ann", 0.5, 1.0), ("bob", 0.7, 1.0)], "patient_id string, ndcg double, recall double"
+    )
+    theirs = spark.createDataFrame(
+        [("ann", 0.4, 1.0), ("bob", 0.6, 1.0)], "patient_id string, ndcg double, recall double"
+    )
+    rows = {r.metric: r for r in ranking.differences(mine, theirs, "als", "popularity", 10).collect()}
+    gain = rows["ndcg_at_10_above_popularity"]
+    assert (gain.value, gain.low, gain.high, gain.num_patients) == (
+        pytest.approx(0.1),
+        pytest.approx(0.1),
+        pytest.approx(0.1),
+        2,
+    )
+    assert rows["recall_at_10_above_popularity"].value == 0.0

@@ -1,0 +1,26 @@
+from datetime import date
+
+import pytest
+
+from medpipe import job, ledger, settings
+from medpipe.tables import Lake
+from tests.deliveries import KEY, OUTCOME
+
+
+@pytest.fixture
+def workplace(spark, tmp_path, monkeypatch):
+    """A function of as_of: the workplace of one lake under tmp_path."""
+    monkeypatch.setenv("MEDPIPE_PSEUDONYM_KEY", KEY)
+
+    def at(as_of, **more):
+        given = {
+            "lake": str(tmp_path / "lake"),
+            "hospital": {"timezone": "Europe/Vienna"},
+            "cohort": {"outcome_concepts": [OUTCOME]},
+            "thresholds": {"omop": {"max_bad_ratio": 0.9}},
+        } | more
+        configured = settings.load(None, given)
+        lake = Lake(spark, configured.lake, configured.phi_root, configured.hospital.timezone)
+        return job.Workplace(lake, configured, date.fromisoformat(as_of), ledger.Ledger.open(lake))
+
+    return at

@@ -1,0 +1,151 @@
+import json
+from pathlib import Path
+
+import pytest
+from pyspark.sql import functions as F
+
+from medpipe import job, keys
+from medpipe.errors import DataError, UsageError
+from medpipe.jobs import ingest_omop, standardise_omop
+from medpipe.privacy.sealing import NUM_KEY_BYTES, unseal
+from tests.deliveries import KEY, first_night, second_night
+
+
+def load(work, folder):
+    work.run(ingest_omop.main, delivery=job.delivery_from(work, folder, is_history=False))
+    return work.run(standardise_omop.main)
+
+
+def content(lake, name):
+    """Rows of a table as text, in any order, without what only says where they lie."""
+    return sorted(str(row) for row in lake.for_run("").read(name).drop("file").collect())
+
+
+@pytest.fixture
+def after_first_night(workplace, tmp_path):
+    work = workplace("2026-01-31")
+    load(work, first_night(tmp_path / "2026-01-30"))
+    return work
+
+
+def test_every_delivered_row_is_accepted_quarantined_with_its_reasons_or_a_copy(after_first_night):
+    lake = after_first_night.lake.for_run("")
+    fates = {r.fate: r["count"] for r in lake.read("phi.fate").groupBy("fate").count().collect()}
+    assert fates == {"accepted": 13, "quarantined": 13, "duplicate": 1}
+    refused = lake.read("phi.quarantine").collect()
+    secret = keys.load("env:MEDPIPE_PSEUDONYM_KEY").subkey("quarantine", NUM_KEY_BYTES)
+    found = {}
+    for row in refused:
+        raw = json.loads(unseal(secret, row.raw))
+        fields = raw["fields"]
+        found.setdefault(tuple(row.reasons), []).append(
+            fields.get(f"{row.source_table}_id", "") if fields else raw["corrupt"].split(",")[0]
+        )
+    assert {reasons: sorted(ids) for reasons, ids in found.items()} == {
+        ("UNKNOWN_PATIENT",): ["103", "3"],
+        ("BAD_DATE",): ["101"],
+        ("END_BEFORE_START",): ["102"],
+        ("BEFORE_BIRTH",): ["105"],
+        ("AFTER_DELIVERY",): ["106"],
+        ("BAD_ID",): ["x7"],
+        ("FIELD_COUNT",): ["108"],
+        ("KEY_CONFLICT",): ["109", "109"],
+        ("OUT_OF_RANGE",): ["3"],
+        ("BAD_NUMBER",): ["4"],
+        ("NOT_FINITE",): ["5"],
+        ("UNKNOWN_UNIT",): ["7"],
+    }
+
+
+def test_times_are_utc_units_are_one_and_what_is_missing_is_reported(after_first_night):
+    lake = after_first_night.lake.for_run("")
+    events = lake.read("silver.event")
+    diabetes = events.where("concept = 'OMOP:201826' and kind = 'condition'").select(F.col("event_at").cast("string"))
+    assert [row[0] for row in diabetes.collect()] == ["2025-05-01 07:30:00"]
+    sugar = events.where("concept = 'OMOP:3004501'").orderBy("event_at").select("value", "unit").collect()
+    assert [(row.value, row.unit) for row in sugar] == [
+        (100.0, "mg/dL"),
+        (pytest.approx(99.088), "mg/dL"),
+        (101.0, None),
+    ]
+    gaps = {(r.source_table, r.gap): r.num_rows for r in lake.read("ops.data_gap").collect()}
+    assert gaps == {
+        ("condition_occurrence", "UNKNOWN_VISIT"): 1,
+        ("condition_occurrence", "UNMAPPED_CONCEPT"): 1,
+        ("measurement", "NO_UNIT"): 1,
+    }
+
+
+def test_the_same_drug_id_of_two_persons_is_two_records(after_first_night):
+    drugs = after_first_night.lake.for_run("").read("silver.event").where("kind = 'drug'")
+    assert drugs.count() == 2 and drugs.select("event_id").distinct().count() == 1
+
+
+def test_no_identity_stands_outside_the_phi_root(after_first_night):
+    load(after_first_night, Path(after_first_night.lake.root).parent / "2026-01-30")
+    lake = Path(after_first_night.lake.root)
+    canaries = (b"MRN-000", KEY.encode())
+    for file in (path for path in lake.rglob("*") if path.is_file()):
+        assert not any(canary in file.read_bytes() for canary in canaries), file
+
+
+def test_a_correction_wins_from_its_day_on_and_an_older_as_of_does_not_see_it(workplace, tmp_path):
+    work = workplace("2026-02-01")
+    load(work, first_night(tmp_path / "2026-01-30"))
+    load(work, second_night(tmp_path / "2026-01-31"))
+    lake = work.lake.for_run("")
+
+    def first_value(as_of):
+        rows = lake.read("silver.event", as_of).where("concept = 'OMOP:3004501'").orderBy("event_at")
+        return rows.first().value
+
+    assert first_value(work.as_of) == 123.0
+    assert first_value(workplace("2026-01-31").as_of) == 100.0
+
+
+def test_deliveries_in_the_wrong_order_and_twice_give_the_same_content(workplace, tmp_path, spark):
+    one, two = first_night(tmp_path / "2026-01-30"), second_night(tmp_path / "2026-01-31")
+    right = workplace("2026-02-01")
+    for folder in (one, two):
+        load(right, folder)
+    wrong = workplace("2026-02-01", lake=str(tmp_path / "other"))
+    for folder in (two, one, two):
+        load(wrong, folder)
+    for name in ("silver.patient", "silver.event", "silver.observation_period", "phi.fate", "phi.quarantine"):
+        assert content(right.lake, name) == content(wrong.lake, name), name
+
+
+def test_the_same_delivery_again_is_skipped_and_writes_no_version(after_first_night, tmp_path):
+    lake = after_first_night.lake
+    before = lake.for_run("").version("silver.event"), lake.for_run("").version("ops.run")
+    again = load(after_first_night, tmp_path / "2026-01-30")
+    assert [outcome.status for outcome in again] == ["skipped"]
+    assert (lake.for_run("").version("silver.event"), lake.for_run("").version("ops.run")) == before
+
+
+def test_too_many_bad_rows_publish_nothing(workplace, tmp_path):
+    work = workplace("2026-01-31", thresholds={"omop": {"max_bad_ratio": 0.1}})
+    with pytest.raises(DataError, match="TOO_MANY_BAD_ROWS: omop: 13 of 26 rows quarantined .*KEY_CONFLICT 2"):
+        load(work, first_night(tmp_path / "2026-01-30"))
+    assert not work.lake.exists("silver.event")
+    assert [entry.error_code for entry in work.ledger.entries] == [None, "TOO_MANY_BAD_ROWS"]
+
+
+def test_another_key_than_the_lakes_is_refused(after_first_night, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDPIPE_PSEUDONYM_KEY", "cd" * 32)
+    with pytest.raises(UsageError, match="OTHER_KEY"):
+        load(after_first_night, second_night(tmp_path / "2026-01-31"))
+
+
+def test_a_delivery_of_a_later_day_is_refused(workplace, tmp_path):
+    work = workplace("2026-01-30")
+    with pytest.raises(UsageError, match="LATER_DELIVERY"):
+        load(work, first_night(tmp_path / "2026-01-30"))
+
+
+def test_the_ledger_tells_what_went_in_and_out(after_first_night):
+    entry = after_first_night.ledger.entries[-1]
+    counts = (entry.rows_in, entry.rows_out, entry.rows_quarantined, entry.rows_duplicate)
+    assert counts == (27, 13, 13, 1)
+    assert entry.key_fingerprint == keys.load("env:MEDPIPE_PSEUDONYM_KEY").fingerprint
+    assert {output[0] for output in entry.outputs} >= {"silver.event", "phi.fate", "phi.quarantine"}
