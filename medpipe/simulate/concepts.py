@@ -1,4 +1,4 @@
-"""The concepts of the synthetic hospital. Ids as in the OMOP vocabularies where we know them, else in OMOP's local range.
+"""The concepts of the synthetic hospital: ids of the OMOP vocabularies where we know them, else of OMOP's local range.
 
 Source: athena.ohdsi.org; local concepts have ids above 2,000,000,000 by OMOP's convention.
 """
@@ -9,8 +9,8 @@ FEMALE, MALE = 8532, 8507
 INPATIENT, OUTPATIENT, EMERGENCY = 9201, 9202, 9203
 EHR = 32817
 OUTCOME = 316139
-DYSPNEA, EDEMA, FATIGUE = 312437, 433595, 4223659
-SYMPTOMS = (DYSPNEA, EDEMA, FATIGUE)
+DYSPNEA, EDEMA = 312437, 433595
+SYMPTOMS = (DYSPNEA, EDEMA)
 REFERRED, STABLE = 2_000_000_501, 2_000_000_502
 NT_PROBNP = 3029187
 FIRST_LOCAL_DRUG = 2_000_001_000
@@ -65,21 +65,24 @@ CONDITIONS = (
         "Essential hypertension",
         0.34,
         0.35,
-        "1308216 lisinopril;1332418 amlodipine;974166 hydrochlorothiazide;1367500 losartan;1308842 valsartan;1334456 ramipril",
+        "1308216 lisinopril;1332418 amlodipine;974166 hydrochlorothiazide;"
+        "1367500 losartan;1308842 valsartan;1334456 ramipril",
     ),
     Condition(
         201826,
         "Type 2 diabetes mellitus",
         0.20,
         0.2,
-        "1503297 metformin;1560171 glipizide;1502905 insulin glargine;1580747 sitagliptin;1597756 glimepiride;1525215 pioglitazone",
+        "1503297 metformin;1560171 glipizide;1502905 insulin glargine;"
+        "1580747 sitagliptin;1597756 glimepiride;1525215 pioglitazone",
     ),
     Condition(
         432867,
         "Hyperlipidemia",
         0.26,
         0.2,
-        "1545958 atorvastatin;1539403 simvastatin;1510813 rosuvastatin;1551860 pravastatin;1526475 ezetimibe;1551803 fenofibrate",
+        "1545958 atorvastatin;1539403 simvastatin;1510813 rosuvastatin;"
+        "1551860 pravastatin;1526475 ezetimibe;1551803 fenofibrate",
     ),
     Condition(
         317576,
@@ -93,7 +96,8 @@ CONDITIONS = (
         "Atrial fibrillation",
         0.09,
         0.6,
-        "43013024 apixaban;1310149 warfarin;40241331 rivaroxaban;1326303 digoxin;1309944 amiodarone;40228152 dabigatran",
+        "43013024 apixaban;1310149 warfarin;40241331 rivaroxaban;"
+        "1326303 digoxin;1309944 amiodarone;40228152 dabigatran",
     ),
     Condition(46271022, "Chronic kidney disease", 0.10, 0.4, "956874 furosemide;19035631 ferrous gluconate"),
     Condition(
@@ -163,18 +167,21 @@ CONDITIONS = (
 CARDIAC = (320128, 317576, 313217, 46271022)
 # Protect from the outcome while they are recent; given to anyone, cardiac patients more often.
 BETA_BLOCKERS = "1307046 metoprolol;1346823 carvedilol;1338005 bisoprolol;1314002 atenolol"
-GENERAL_DRUGS = "1125315 acetaminophen;1174888 hydrocodone;1124957 oxycodone;1110410 morphine;744740 zolpidem;778711 cyclobenzaprine"
+GENERAL_DRUGS = (
+    "1125315 acetaminophen;1174888 hydrocodone;1124957 oxycodone;"
+    "1110410 morphine;744740 zolpidem;778711 cyclobenzaprine"
+)
 LABS = (
     Lab(NT_PROBNP, "NT-proBNP", 8845, "pg/mL", 5.0, 0.55, True, 0.55, 0.9, 9e6, 0),
-    Lab(3004249, "Systolic blood pressure", 8876, "mm[Hg]", 130, 14, False, 0.35, 0.0, 1300, 0),
-    Lab(3016723, "Creatinine", 8840, "mg/dL", 0.0, 0.25, True, 0.12, 0.3, 990, 2, (8749, "umol/L", 88.42, 0.0)),
-    Lab(3004501, "Glucose", 8840, "mg/dL", 4.65, 0.25, True, 0.12, 0.0, 99_999, 0, (8753, "mmol/L", 1 / 18.016, 0.0)),
-    Lab(3000963, "Hemoglobin", 8713, "g/dL", 13.5, 1.4, False, 0.12, 0.0, 135, 1, (8636, "g/L", 10.0, 0.0)),
-    Lab(3025315, "Body weight", 9529, "kg", 78, 13, False, 0.12, 0.0, 7800, 1, (8739, "[lb_av]", 2.20462262, 0.0)),
-    Lab(3020891, "Body temperature", 586323, "Cel", 36.8, 0.4, False, 0.1, 0.0, 368, 1, (9289, "[degF]", 1.8, 32.0)),
-    Lab(3027114, "Cholesterol", 8840, "mg/dL", 195, 35, False, 0.06, 0.0, 19_500, 0, (8753, "mmol/L", 1 / 38.665, 0.0)),
-    Lab(3023103, "Potassium", 8753, "mmol/L", 4.2, 0.4, False, 0.08, 0.0, 420, 1),
-    Lab(3004410, "Hemoglobin A1c", 8554, "%", 6.0, 0.9, False, 0.06, 0.0, 600, 1),
+    Lab(3004249, "Systolic blood pressure", 8876, "mm[Hg]", 130, 14, False, 0.12, 0.0, 1300, 0),
+    Lab(3016723, "Creatinine", 8840, "mg/dL", 0.0, 0.25, True, 0.05, 0.3, 990, 2, (8749, "umol/L", 88.42, 0.0)),
+    Lab(3004501, "Glucose", 8840, "mg/dL", 4.65, 0.25, True, 0.05, 0.0, 99_999, 0, (8753, "mmol/L", 1 / 18.016, 0.0)),
+    Lab(3000963, "Hemoglobin", 8713, "g/dL", 13.5, 1.4, False, 0.05, 0.0, 135, 1, (8636, "g/L", 10.0, 0.0)),
+    Lab(3025315, "Body weight", 9529, "kg", 78, 13, False, 0.05, 0.0, 7800, 1, (8739, "[lb_av]", 2.20462262, 0.0)),
+    Lab(3020891, "Body temperature", 586323, "Cel", 36.8, 0.4, False, 0.05, 0.0, 368, 1, (9289, "[degF]", 1.8, 32.0)),
+    Lab(3027114, "Cholesterol", 8840, "mg/dL", 195, 35, False, 0.05, 0.0, 19_500, 0, (8753, "mmol/L", 1 / 38.665, 0.0)),
+    Lab(3023103, "Potassium", 8753, "mmol/L", 4.2, 0.4, False, 0.05, 0.0, 420, 1),
+    Lab(3004410, "Hemoglobin A1c", 8554, "%", 6.0, 0.9, False, 0.05, 0.0, 600, 1),
 )
 PROCEDURES = (
     (REFERRED, "Referral to heart clinic"),
@@ -210,7 +217,7 @@ def drugs_by_condition() -> list[list[tuple[int, str]]]:
 def all_names() -> list[tuple[int, str, str, str]]:
     """(concept_id, name, domain, vocabulary) of every concept the hospital uses, by id, each once."""
     conditions = [(c.concept, c.name) for c in CONDITIONS]
-    conditions += [(OUTCOME, "Heart failure"), (DYSPNEA, "Dyspnea"), (EDEMA, "Edema"), (FATIGUE, "Fatigue")]
+    conditions += [(OUTCOME, "Heart failure"), (DYSPNEA, "Dyspnea"), (EDEMA, "Edema")]
     drugs = [drug for drugs in drugs_by_condition() for drug in drugs]
     drugs += drug_list(BETA_BLOCKERS) + drug_list(GENERAL_DRUGS)
     rows = [(*pair, "Condition", "SNOMED") for pair in conditions]

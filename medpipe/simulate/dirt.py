@@ -1,5 +1,8 @@
-"""Planted dirt. Every dirty row has exactly one fault; rows that must be refused are copies of good ones under a new id,
-so that what the hospital truly recorded is always delivered, too."""
+"""Planted dirt: every dirty row has exactly one fault.
+
+Rows that must be refused are copies of good ones under a new id, so that what the hospital truly recorded is always
+delivered, too.
+"""
 
 from collections import Counter
 from dataclasses import dataclass

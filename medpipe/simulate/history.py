@@ -9,13 +9,13 @@ from medpipe.simulate.people import People
 from medpipe.simulate.world import World
 
 CONDITION, DRUG, MEASUREMENT, PROCEDURE = range(4)
-DRUGS_PER_VISIT = 1.35
-DIAGNOSIS_PER_VISIT = 0.55
-OTHER_PROCEDURE_PER_VISIT = 0.025
+DRUGS_PER_VISIT = 2.0
+DIAGNOSIS_PER_VISIT = 0.4
+OTHER_PROCEDURE_PER_VISIT = 0.02
 # Log odds at no strain, and per unit of heart strain.
-SYMPTOM_ODDS = (-2.0, 1.3)
-REFERRED_ODDS = (-1.6, 0.9)
-STABLE_ODDS = (-1.5, -0.9)
+SYMPTOM_ODDS = (-2.5, 2.2)
+REFERRED_ODDS = (-1.8, 1.8)
+STABLE_ODDS = (-1.2, -1.8)
 
 
 @dataclass(frozen=True, eq=False)

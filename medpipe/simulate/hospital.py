@@ -28,7 +28,7 @@ CDM_VERSION = "5.4"
 # Delivered compressed, so that both forms are always in use.
 GZIPPED = {"procedure_occurrence"}
 # Patients who had the outcome before the time at risk, and so are not at risk of a first one.
-SHARE_PRIOR = 0.05
+SHARE_PRIOR = 0.04
 RISK_SCHEMA = pa.schema(
     [("person_id", pa.int64()), ("index_date", pa.date32()), ("risk", pa.float64()), ("outcome", pa.int8())]
 )
@@ -37,21 +37,26 @@ PREFERENCE_SCHEMA = pa.schema([("person_id", pa.int64()), ("preference", pa.list
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """CHUNK_PATIENTS patients with all that happened to them; risk and outcome by role, each (N,)."""
+    """CHUNK_PATIENTS patients with all that happened to them.
+
+    By role, each (N,): risk; outcome 0 or 1; is_at_risk, alive and known to the hospital at the index, no outcome yet.
+    """
 
     people: People
     visits: Visits
     events: Events
     risk: dict[str, np.ndarray]
     outcome: dict[str, np.ndarray]
+    is_at_risk: dict[str, np.ndarray]
 
 
 def write_hospital(settings: HospitalSettings, out: Path, progress: Callable[[int, int], None] | None = None) -> None:
     """Writes `out`/deliveries/DATE/, `out`/truth/ and `out`/hospital.toml.
 
-    The deliveries are as a hospital would send them; truth/ holds what nobody could know: risk.parquet (person_id,
-    index_date, risk, outcome in the time at risk), preference.parquet (person_id, preference: probability that the next
-    drug is each of treatments.json), dirt.json (delivery -> kind -> planted rows). Memory does not grow with patients.
+    The deliveries are as a hospital would send them. truth/ holds what nobody could know: risk.parquet (person_id,
+    index_date, risk, outcome in the time at risk; patients at risk of a first outcome only), preference.parquet
+    (person_id, preference: probability that the next drug is each of treatments.json), dirt.json (delivery -> kind ->
+    planted rows). Memory does not grow with patients.
 
     Args:
         progress: called with (patients written, patients of all) after each chunk.
@@ -94,9 +99,12 @@ def simulate_chunk(settings: HospitalSettings, world: World, number: int) -> Chu
         "apply": (rng.random(len(prior)) < risk["apply"]).astype(np.int8),
     }
     day = np.minimum(prior, happened)
+    is_at_risk = {
+        role: (people.joined_day < at) & (people.last_day(at + 1) == at) & (day >= at) for role, at in index.items()
+    }
     is_recorded = day <= people.last_day(horizon)
     visits, events = with_outcomes(visits, events, np.flatnonzero(is_recorded), day[is_recorded])
-    return Chunk(people, visits, events, risk, outcome)
+    return Chunk(people, visits, events, risk, outcome, is_at_risk)
 
 
 def _outcome_days(
@@ -181,7 +189,7 @@ def _write_truth(
 ) -> None:
     ids = chunk.people.person_id[:num_kept]
     for role, day in settings.index_dates.items():
-        known = np.minimum(chunk.people.joined_day, NEVER)[:num_kept] < day_number(day)
+        known = chunk.is_at_risk[role][:num_kept]
         columns = [ids[known], [day] * int(known.sum()), chunk.risk[role][:num_kept][known]]
         risk.write_table(pa.table([*columns, chunk.outcome[role][:num_kept][known]], schema=RISK_SCHEMA))
     wishes = pa.array(chunk.people.preference[:num_kept].astype(np.float32).ravel())

@@ -14,9 +14,11 @@ NEVER = 2**30
 NUM_WAVES = 3
 # Heart strain wanders with this period scale; shorter ones make the recent past count more than the sum.
 STRAIN_SCALE_DAYS = 110.0
-SHARE_LATE, SHARE_NEW_PER_NIGHT, SHARE_LEFT = 0.10, 0.002, 0.05
-GENERAL_SHARE = 0.12
-TASTE_SCALE = 0.5
+SHARE_LATE, SHARE_NEW_PER_NIGHT, SHARE_LEFT = 0.07, 0.002, 0.04
+GENERAL_SHARE = 0.08
+TASTE_SCALE = 0.2
+# The higher, the more alike the conditions of one patient ask for drugs.
+BURDEN_SHAPE = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ def _conditions(age: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
     has = rng.random(odds.shape) < 1 / (1 + np.exp(-odds))
     none = ~has.any(axis=1)
     has[none, rng.integers(0, len(share), none.sum())] = True
-    weight = has * rng.gamma(3, 1, has.shape)
+    weight = has * rng.gamma(BURDEN_SHAPE, 1, has.shape)
     return has, weight / weight.sum(axis=1, keepdims=True)
 
 
