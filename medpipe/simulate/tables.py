@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from medpipe.simulate import concepts
 from medpipe.simulate.history import CONDITION, DRUG, MEASUREMENT, PROCEDURE, Events, Visits
-from medpipe.simulate.people import NEVER, People
+from medpipe.simulate.people import People
 
 # Record ids of a chunk; more than its events, so that no two chunks meet.
 IDS_PER_CHUNK = 1_000_000
@@ -68,7 +68,7 @@ def clinical_tables(people: People, visits: Visits, events: Events, first_night:
     rank = np.lexsort((visits.minute, visits.day, visits.person))
     visit_id = np.empty(len(rank), np.int64)
     visit_id[rank] = chunk * IDS_PER_CHUNK + 1 + np.arange(len(rank))
-    tables = [_visits(people, visits, rank, visit_id)]
+    tables = [_visits(people, visits, rank, visit_id, first_night)]
     for table, name, columns in (
         (CONDITION, "condition_occurrence", _conditions),
         (DRUG, "drug_exposure", _drugs),
@@ -137,10 +137,11 @@ def _deaths(people: People, died: np.ndarray) -> pa.Table:
     )
 
 
-def _visits(people: People, visits: Visits, rank: np.ndarray, visit_id: np.ndarray) -> Rows:
+def _visits(people: People, visits: Visits, rank: np.ndarray, visit_id: np.ndarray, first_night: int) -> Rows:
     person, day, kind = visits.person[rank], visits.day[rank], visits.concept[rank]
-    # A stay that has not ended at its delivery has no end yet; its length is not corrected later.
     end = np.where(kind == concepts.INPATIENT, day + STAY_DAYS, day)
+    # A stay that goes on at its delivery has no end; none is delivered later.
+    is_open = end > np.maximum(day, first_night)
     columns = pa.table(
         {
             "visit_occurrence_id": visit_id[rank],
@@ -148,7 +149,7 @@ def _visits(people: People, visits: Visits, rank: np.ndarray, visit_id: np.ndarr
             "visit_concept_id": kind,
             "visit_start_date": _dates(day),
             "visit_start_datetime": _moments(day, visits.minute[rank]),
-            "visit_end_date": _dates(end),
+            "visit_end_date": pa.array(end.astype("datetime64[D]"), mask=is_open),
             "visit_type_concept_id": _constant(concepts.EHR, len(rank)),
         }
     )
@@ -207,7 +208,6 @@ def _night(day: np.ndarray, first_night: int) -> np.ndarray:
 
 
 def _dates(day: np.ndarray) -> pa.Array:
-    assert (day < NEVER).all()
     return pa.array(day.astype("datetime64[D]"))
 
 
