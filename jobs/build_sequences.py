@@ -2,11 +2,14 @@
 
 import sys
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from medpipe import job
 from medpipe.cohort.eligibility import index_date
 from medpipe.features.sequences import before_index, sequences
+
+FILE_ROWS = 16_384
 
 
 @job.step(
@@ -22,7 +25,16 @@ def main(run: job.Run) -> None:
     events = before_index(lake.history("silver.event", run.as_of), index_at)
     patients = lake.read("silver.patient", run.as_of)
     rows = sequences(cohort, patients, events, lake.timezone, run.settings.sequences)
-    lake.replace(rows.withColumn("as_of", F.lit(run.as_of)), "gold.sequence", where=run.partition)
+    lake.replace(laid_out(rows.withColumn("as_of", F.lit(run.as_of)), cohort), "gold.sequence", where=run.partition)
+
+
+def laid_out(rows: DataFrame, cohort: DataFrame) -> DataFrame:
+    """Files of about FILE_ROWS patients, by their ids alone: on any machine a patient is scored beside the same others.
+
+    What stands in one batch decides a score's last bits.
+    """
+    num_files = 1 + cohort.where("exclusion is null").count() // FILE_ROWS
+    return rows.repartition(num_files, "patient_id").sortWithinPartitions("patient_id")
 
 
 if __name__ == "__main__":

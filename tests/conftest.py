@@ -1,5 +1,6 @@
-"""One Spark session for the whole run, and tables written as text."""
+"""One Spark session for the whole run, tables written as text, and a small hospital's lake."""
 
+import os
 import shutil
 import tempfile
 from datetime import date, datetime
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from medpipe.session import open_session
+from tests import nights
 
 CONF = {
     "spark.master": "local[2,4]",
@@ -57,10 +59,26 @@ def _value(cell, kind):
 
 
 @pytest.fixture(scope="session")
+def after_first_night(spark, tmp_path_factory):
+    """A small hospital's lake the morning after its first night. Copy it before changing it."""
+    os.environ[nights.KEY_VARIABLE] = nights.KEY
+    folder = tmp_path_factory.mktemp("nights")
+    found = nights.Nights(nights.simulate(folder / "hospital"), folder)
+    nights.first_night(spark, found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def after_second_night(spark, after_first_night, tmp_path_factory):
+    """The same a night later. Copy it before changing it."""
+    found = after_first_night.copy_to(tmp_path_factory.mktemp("second"))
+    nights.second_night(spark, found)
+    return found
+
+
+@pytest.fixture(scope="session")
 def shared_data():
     """The folder of real data sets; tests that need it are skipped where it is absent."""
-    import os
-
     folder = Path(os.environ.get("MEDPIPE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set MEDPIPE_TEST_DATA")

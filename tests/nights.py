@@ -1,0 +1,99 @@
+"""A small simulated hospital taken through its nights, for tests that need a whole lake, and what its tables say."""
+
+import shutil
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+from medpipe.jobs import nightly, promote_model, retrain_risk
+from pyspark.sql import SparkSession
+
+from medpipe import contracts, job, ledger, settings
+from medpipe.simulate import HospitalSettings, write_hospital
+from medpipe.tables import Lake
+
+KEY_VARIABLE = "MEDPIPE_TEST_KEY"
+KEY = "5a" * 32
+SMALL = HospitalSettings(num_patients=150, seed=3)
+
+
+@dataclass(frozen=True)
+class Nights:
+    """A hospital's folder, and a folder that holds its lake and lake-phi."""
+
+    hospital: Path
+    folder: Path
+
+    @property
+    def deliveries(self) -> list[Path]:
+        return sorted((self.hospital / "deliveries").iterdir())
+
+    @property
+    def as_ofs(self) -> list[date]:
+        return [date.fromisoformat(delivery.name) + timedelta(days=1) for delivery in self.deliveries]
+
+    def flags(self, as_of: date) -> list[str]:
+        """The same as `workplace`, for a command line."""
+        given = [
+            "--lake",
+            str(self.folder / "lake"),
+            "--as-of",
+            str(as_of),
+            "--config",
+            str(self.hospital / "hospital.toml"),
+        ]
+        pairs = [f"privacy.key=env:{KEY_VARIABLE}", "train.max_epochs=2", "recommend.rank=4", "recommend.iterations=3"]
+        return given + [flag for pair in pairs for flag in ("--set", pair)]
+
+    def workplace(self, spark: SparkSession, as_of: date) -> job.Workplace:
+        args = job.arguments("test", "").parse_args(self.flags(as_of))
+        configured = settings.load(args.config, job.flags(args))
+        lake = Lake(spark, configured.lake, configured.phi_root, configured.hospital.timezone)
+        return job.Workplace(lake, configured, as_of, ledger.Ledger.open(lake))
+
+    def copy_to(self, folder: Path) -> "Nights":
+        """The same hospital with a copy of the lake elsewhere."""
+        for name in ("lake", "lake-phi"):
+            shutil.copytree(self.folder / name, folder / name)
+        return Nights(self.hospital, folder)
+
+    def tables(self, spark: SparkSession) -> dict[str, list[str]]:
+        """Table -> its rows as text, sorted; floats to 9 digits. All but the ledger, which tells the time."""
+        lake = self.workplace(spark, self.as_ofs[-1]).lake
+        names = [name for name in contracts.names() if contracts.load(name).view is None and lake.exists(name)]
+        return {name: content(lake, name) for name in names if name != "ops.run"}
+
+
+def content(lake: Lake, name: str) -> list[str]:
+    """Rows of a table as text, sorted; floats to 9 significant digits."""
+    rows = lake.spark.read.format("delta").load(lake.path(name)).collect()
+    return sorted(str([_plain(value) for value in row]) for row in rows)
+
+
+def _plain(value):
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return sorted(value.items())
+    return value
+
+
+def simulate(folder: Path) -> Path:
+    """The small hospital's folder."""
+    write_hospital(SMALL, folder)
+    return folder
+
+
+def first_night(spark: SparkSession, nights: Nights) -> None:
+    """Load, train, promote, and the night itself."""
+    work = nights.workplace(spark, nights.as_ofs[0])
+    nightly.load(work, nights.deliveries[:1])
+    retrain_risk.retrain(work)
+    work.run(promote_model.main, recipe="risk_gru")
+    nightly.night(work, nights.deliveries[:1])
+
+
+def second_night(spark: SparkSession, nights: Nights) -> None:
+    nightly.night(nights.workplace(spark, nights.as_ofs[1]), nights.deliveries[1:2])
