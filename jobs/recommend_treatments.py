@@ -19,7 +19,8 @@ from medpipe.recommend.popularity import recommend_popular
 def main(run: job.Run) -> None:
     lake, settings = run.lake, run.settings.recommend
     rated = lake.read("gold.rating", run.as_of).drop("as_of", "run_id").persist()
-    patients = lake.read("silver.patient", run.as_of).select("patient_id")
+    # Two sources may speak of one patient.
+    patients = lake.read("silver.patient", run.as_of).select("patient_id").distinct()
     lists = recommend(rated, patients, settings).withColumn("as_of", F.lit(run.as_of))
     written = lake.replace(lists, "gold.recommendation", where=run.partition)
     origin = {"as_of": F.lit(run.as_of), "recipe": F.lit("als"), "split": F.lit("time_ordered")}

@@ -11,7 +11,11 @@ Z_95 = 1.959964
 
 @dataclass(frozen=True)
 class RankingSettings:
-    """Attributes: held_out: share of a patient's treatments, the last ones, at least one. top_k: list length measured."""
+    """What is held out, and the length of list that is measured.
+
+    Attributes:
+        held_out: share of a patient's treatments, the last ones, at least one.
+    """
 
     held_out: float = 0.2
     top_k: int = 10
@@ -23,7 +27,8 @@ def time_ordered_split(rated: DataFrame, settings: RankingSettings) -> tuple[Dat
     Args:
         rated: as gold.rating; reads patient_id, treatment, rated_at. Ties in time go by treatment.
     Returns:
-        (known, later), columns of rated. A patient with one treatment keeps it in known and is not measured.
+        (known, later), columns of rated. A patient with one treatment keeps it in known and is not measured. Ratings
+        in known count all times a treatment was given, those after the split too: they are rated, not rated anew.
     """
     order = Window.partitionBy("patient_id").orderBy(F.col("rated_at").desc(), F.col("treatment").desc())
     count = F.count("*").over(Window.partitionBy("patient_id"))
@@ -43,7 +48,7 @@ def per_patient(lists: DataFrame, later: DataFrame, settings: RankingSettings) -
         top_k (Järvelin and Kekäläinen, TOIS 2002); recall over the number held out.
     """
     hits = lists.where(F.col("rank") <= settings.top_k).join(
-        later.select("patient_id", "treatment"), ["patient_id", "treatment"]
+        later.select("patient_id", "treatment"), on=["patient_id", "treatment"], how="inner"
     )
     found = hits.groupBy("patient_id").agg(F.sum(_gain(F.col("rank"))).alias("dcg"), F.count("*").alias("num_hits"))
     wanted = later.groupBy("patient_id").agg(F.count("*").cast("int").alias("num_wanted"))
@@ -59,7 +64,7 @@ def per_patient(lists: DataFrame, later: DataFrame, settings: RankingSettings) -
 
 
 def metrics(measured: DataFrame, model: str, top_k: int) -> DataFrame:
-    """model, metric, value, low, high, num_patients: means over patients with normal 95 % intervals.
+    """model, metric, value, low, high, num_patients: means over patients with normal 95 % intervals; none for one.
 
     Args:
         measured: of per_patient.
@@ -81,7 +86,7 @@ def _means(rows: DataFrame, model: str, values: dict[str, Column]) -> DataFrame:
     counted = long.groupBy("metric").agg(
         F.avg("of").alias("mean"), F.stddev_samp("of").alias("spread"), F.count("*").alias("num_patients")
     )
-    margin = Z_95 * F.coalesce("spread", F.lit(0.0)) / F.sqrt("num_patients")
+    margin = Z_95 * F.col("spread") / F.sqrt("num_patients")
     return counted.select(
         F.lit(model).alias("model"),
         "metric",

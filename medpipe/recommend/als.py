@@ -37,7 +37,7 @@ class AlsSettings:
         top_k: length of a patient's list.
     """
 
-    rank: int = 16
+    rank: int = 24
     iterations: int = 10
     reg: float = 0.1
     alpha: float = 1.0
@@ -77,17 +77,8 @@ def recommend(ratings: DataFrame, patients: DataFrame, settings: AlsSettings) ->
     popular = recommend_popular(ratings, new, settings.top_k)
     if ratings.isEmpty():
         return popular
-    factors = fit(ratings, settings)
-    treatments = ratings.sparkSession.createDataFrame(
-        list(enumerate(factors.treatments)), "number int, treatment string"
-    )
-    held = ratings.join(F.broadcast(treatments), on="treatment", how="inner")
-    held = held.groupBy("patient_id").agg(F.collect_list("number").alias("held"))
-    rows = patients.select("patient_id").join(held, on="patient_id", how="inner")
-    rows = rows.join(factors.patients, on="patient_id", how="inner").select("patient_id", "factors", "held")
-    ranker = Ranker(factors.treatments, factors.of_treatments, settings.top_k)
-    lists = rows.mapInArrow(ranker, LISTS).withColumn("path", F.lit("als"))
-    return lists.unionByName(popular)
+    lists = best_left(fit(ratings, settings), ratings, patients, settings.top_k)
+    return lists.withColumn("path", F.lit("als")).unionByName(popular)
 
 
 def fit(ratings: DataFrame, settings: AlsSettings) -> Factors:
@@ -131,6 +122,21 @@ def fit(ratings: DataFrame, settings: AlsSettings) -> Factors:
         treatments=[row.treatment for row in treatments.orderBy("item").collect()],
         of_treatments=np.array([row.features for row in items], np.float64),
     )
+
+
+def best_left(factors: Factors, ratings: DataFrame, patients: DataFrame, top_k: int) -> DataFrame:
+    """The best treatments that a patient does not have, for those of the patients who have factors.
+
+    Returns:
+        patient_id, rank, treatment, score; one pass, and what a patient has is masked before the best are taken.
+    """
+    places = list(enumerate(factors.treatments))
+    treatments = ratings.sparkSession.createDataFrame(places, "place int, treatment string")
+    held = ratings.join(F.broadcast(treatments), on="treatment", how="inner")
+    held = held.groupBy("patient_id").agg(F.collect_list("place").alias("held"))
+    rows = patients.select("patient_id").join(held, on="patient_id", how="inner")
+    rows = rows.join(factors.patients, on="patient_id", how="inner").select("patient_id", "factors", "held")
+    return rows.mapInArrow(Ranker(factors.treatments, factors.of_treatments, top_k), LISTS)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ _ARROW = pa.schema(
     [("patient_id", pa.string()), ("rank", pa.int32()), ("other_patient_id", pa.string()), ("similarity", pa.float64())]
 )
 OWN_ROWS = 1024
-OTHER_ROWS = 4096
+OTHER_ROWS = 2048
 # Pairs decided at a time: bounds the memory where many candidates tie.
-EXACT_CELLS = 4_000_000
+EXACT_CELLS = 1_000_000
 FLOAT32_ROUNDING = 2.0**-24
 
 

@@ -57,3 +57,28 @@ def test_a_difference_is_taken_patient_by_patient(spark):
         2,
     )
     assert rows["recall_at_10_above_popularity"].value == 0.0
+
+
+def test_means_have_normal_intervals_and_one_patient_none(spark):
+    both = spark.createDataFrame(
+        [("ann", 0.2, 0.0), ("bob", 0.6, 0.0)], "patient_id string, ndcg double, recall double"
+    )
+    rows = {r.metric: r for r in ranking.metrics(both, "als", 10).collect()}
+    found = rows["ndcg_at_10"]
+    spread = (2 * 0.2**2) ** 0.5 / 2**0.5
+    assert found.model == "als" and found.num_patients == 2
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (0.4, 0.4 - 1.959964 * spread, 0.4 + 1.959964 * spread)
+    )
+    alone = ranking.metrics(both.limit(1), "als", 10).collect()
+    assert [(r.low, r.high, r.num_patients) for r in alone] == [(None, None, 1)] * 2
+
+
+def test_a_list_in_ideal_order_is_worth_one_however_much_is_held_out(spark):
+    treatments = [f"t{n:02}" for n in range(12)]
+    later = spark.createDataFrame([("ann", t) for t in treatments], "patient_id string, treatment string")
+    lists = spark.createDataFrame(
+        [("ann", n + 1, t) for n, t in enumerate(treatments)], "patient_id string, rank int, treatment string"
+    )
+    found = ranking.per_patient(lists, later, SETTINGS).first()
+    assert (found.ndcg, found.recall) == (pytest.approx(1.0), pytest.approx(10 / 12))
