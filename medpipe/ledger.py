@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
-from medpipe import __version__
+from medpipe import __version__, contracts
 from medpipe.tables import Lake, Written
 
 
@@ -92,28 +92,14 @@ class Ledger:
         seen = []
         for entry in newest.values():
             told = partition_of(entry.target)
-            in_time = before is None or entry.known_at is None or _naive(entry.known_at) < _naive(before)
+            in_time = before is None or entry.known_at is None or entry.known_at.timestamp() < before.timestamp()
             if in_time and all(told.get(column, value) == value for column, value in wanted.items()):
                 seen.append(entry.run_id)
         return sorted(seen)
 
     def append(self, entry: Entry) -> None:
         """Writes the row that says a run ended; for a finished run this is the last commit."""
-        values = [tuple(getattr(entry, column) for column in self.lake_columns())]
-        frame = self.lake.spark.createDataFrame(values, _struct())
+        struct = contracts.load("ops.run").struct
+        frame = self.lake.spark.createDataFrame([tuple(getattr(entry, column) for column in struct.names)], struct)
         self.lake.append(frame, "ops.run", once=f"{entry.run_id}/{entry.finished_at.isoformat()}")
         self.entries.append(entry)
-
-    @staticmethod
-    def lake_columns() -> list[str]:
-        return _struct().names
-
-
-def _struct():
-    from medpipe import contracts
-
-    return contracts.load("ops.run").struct
-
-
-def _naive(instant: datetime) -> float:
-    return instant.timestamp()

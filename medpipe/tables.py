@@ -11,7 +11,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from medpipe import contracts
+from medpipe import contracts, snapshots
 from medpipe.errors import ConflictError, ContractError, DataError, UsageError
 
 PHI_ZONES = ("phi", "bronze")
@@ -118,10 +118,8 @@ class Lake:
         self._commit(name, lambda: writer.save(self.path(name)))
         return self._record(name, None)
 
-    def shards(self, name: str, where: dict, columns: list[str]) -> "snapshots.Snapshot":
+    def shards(self, name: str, where: dict, columns: list[str]) -> snapshots.Snapshot:
         """The pinned files of one partition, fit to be read without Spark; see snapshots.pin for what is refused."""
-        from medpipe import snapshots
-
         return snapshots.pin(
             self.spark, self.path(name), {k: str(v) for k, v in where.items()}, columns, self.version(name)
         )

@@ -16,6 +16,8 @@ CONF = {
     "spark.driver.memory": "3g",
     "spark.sql.shuffle.partitions": "2",
     "spark.sql.adaptive.enabled": "false",
+    # Tables of a few rows: compiling code for them takes longer than reading it out.
+    "spark.sql.codegen.wholeStage": "false",
 }
 
 

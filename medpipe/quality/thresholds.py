@@ -24,9 +24,9 @@ def require(threshold: Threshold, source: str, num_bad: int, num_judged: int, re
     over_rows = threshold.max_bad_rows is not None and num_bad > threshold.max_bad_rows
     if over_ratio or over_rows:
         counts = ", ".join(f"{code} {count}" for code, count in sorted(reasons.items(), key=lambda item: -item[1]))
+        allowed = f"{threshold.max_bad_ratio:.1%}" + (f" and {threshold.max_bad_rows} rows" if over_rows else "")
         raise DataError(
             "TOO_MANY_BAD_ROWS",
-            f"{source}: {num_bad} of {num_judged} rows quarantined ({counts}); allowed are "
-            f"{threshold.max_bad_ratio:.1%} and {threshold.max_bad_rows} rows (thresholds.{source}); nothing published. "
-            "See phi.quarantine; ask for a new delivery or raise the threshold",
+            f"{source}: {num_bad} of {num_judged} rows quarantined ({counts}); thresholds.{source} allows {allowed}; "
+            "nothing was published. See phi.quarantine; ask for a new delivery or raise the threshold",
         )

@@ -1,0 +1,128 @@
+import gzip
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from medpipe.errors import ContractError, DataError, UsageError
+from medpipe.ingest import omop
+from medpipe.ingest.manifest import read_delivery
+from tests.deliveries import PERSON, deliver
+
+END = datetime(2026, 1, 31, tzinfo=UTC)
+ROWS = ["1,8532,1950,3,14,MRN-1", "2,8507,1960,,,MRN-2"]
+
+
+def delivered(folder):
+    return read_delivery(folder, END, "UTC", False)
+
+
+def received(spark, folder):
+    """What bronze says of a delivery, without where it came from."""
+    rows = omop.records(spark, delivered(folder)).collect()
+    return sorted(
+        (r.source_table, r.record_hash, r.occurrence, tuple(sorted(r.fields.items())), r.corrupt) for r in rows
+    )
+
+
+def folder_of(path, name, content):
+    path.mkdir()
+    (path / name).write_bytes(content)
+    return path
+
+
+@pytest.fixture
+def plain(spark, tmp_path):
+    return received(spark, deliver(tmp_path / "plain", "2026-01-30T22:00:00", person=ROWS))
+
+
+def test_rows_are_the_same_from_csv_gzip_parquet_other_order_and_either_case(spark, tmp_path, plain):
+    text = "\n".join([PERSON, *ROWS]) + "\n"
+    table = pa.csv.read_csv(
+        pa.BufferReader(text.encode()), convert_options=pa.csv.ConvertOptions(strings_can_be_null=True)
+    )
+    pq.write_table(table, tmp_path / "PERSON.parquet")
+    columns = PERSON.upper().split(",")[::-1]
+    turned = "\r\n".join([",".join(columns), *[",".join(row.split(",")[::-1]) for row in ROWS]]) + "\r\n"
+    folders = [
+        folder_of(tmp_path / "gzip", "PERSON.csv.gz", gzip.compress(text.encode())),
+        folder_of(tmp_path / "parquet", "person.parquet", (tmp_path / "PERSON.parquet").read_bytes()),
+        folder_of(tmp_path / "turned", "Person.csv", b"\xef\xbb\xbf" + turned.encode()),
+    ]
+    assert len(plain) == 2
+    for folder in folders:
+        assert received(spark, folder) == plain, folder.name
+
+
+def test_parts_of_a_table_may_lie_in_its_folder_with_different_columns(spark, tmp_path):
+    (tmp_path / "d" / "person").mkdir(parents=True)
+    (tmp_path / "d" / "person" / "part-0.csv").write_text(f"{PERSON}\n{ROWS[0]}\n")
+    (tmp_path / "d" / "person" / "part-1.csv").write_text("year_of_birth,person_id,gender_concept_id\n1960,2,8507\n")
+    found = [(r.file, r.fields["person_id"]) for r in omop.records(spark, delivered(tmp_path / "d")).collect()]
+    assert sorted(found) == [("person/part-0.csv", "1"), ("person/part-1.csv", "2")]
+
+
+def test_a_row_that_does_not_fit_the_header_is_kept_whole(spark, tmp_path):
+    folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=[ROWS[0], "2,8507,1960", "3,8507,1960,1,1,M,x"])
+    found = received(spark, folder)
+    assert [r[4] for r in found if r[4]] and {r[4] for r in found} == {None, "2,8507,1960", "3,8507,1960,1,1,M,x"}
+
+
+def test_copies_of_a_row_are_numbered_over_all_files_of_the_table(spark, tmp_path):
+    folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=[ROWS[0], ROWS[0]])
+    (folder / "person").mkdir()
+    (folder / "person" / "more.csv").write_text(f"{PERSON}\n{ROWS[0]}\n")
+    assert sorted(r[2] for r in received(spark, folder)) == [1, 2, 3]
+
+
+def test_quoted_commas_and_quotes_are_read(spark, tmp_path):
+    folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=['1,8532,1950,3,14,"a ""b"", c"'])
+    assert dict(received(spark, folder)[0][3])["person_source_value"] == 'a "b", c'
+
+
+@pytest.mark.parametrize(
+    ("header", "error", "message"),
+    [
+        ("person_id,gender_concept_id", ContractError, "MISSING_COLUMN: person.csv: no column year_of_birth"),
+        (f"{PERSON},PERSON_ID", ContractError, "DUPLICATE_COLUMN: person.csv: person_id"),
+    ],
+)
+def test_a_header_that_cannot_be_right_stops_the_delivery(spark, tmp_path, header, error, message):
+    folder = folder_of(tmp_path / "d", "person.csv", f"{header}\n1,2,3\n".encode())
+    with pytest.raises(error, match=message):
+        omop.records(spark, delivered(folder))
+
+
+def test_text_that_is_not_utf8_is_refused_by_name(spark, tmp_path):
+    folder = folder_of(tmp_path / "d", "person.csv", f"{PERSON}\n".encode("utf-16"))
+    with pytest.raises(DataError, match="BAD_HEADER: person.csv"):
+        omop.records(spark, delivered(folder))
+
+
+def test_a_delivery_of_nothing_or_of_nothing_known_is_refused(spark, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="EMPTY_DELIVERY"):
+        delivered(tmp_path / "empty")
+    with pytest.raises(DataError, match="EMPTY_FILE: person.csv"):
+        delivered(folder_of(tmp_path / "zero", "person.csv", b""))
+    with pytest.raises(DataError, match="NOTHING_TO_READ"):
+        omop.records(spark, delivered(folder_of(tmp_path / "other", "notes.txt", b"x")))
+    with pytest.raises(UsageError, match="NO_DELIVERY"):
+        delivered(tmp_path / "absent")
+
+
+def test_the_same_content_is_the_same_delivery_and_other_content_another(tmp_path):
+    one = delivered(deliver(tmp_path / "a" / "d", "2026-01-30T22:00:00", person=ROWS))
+    same = delivered(deliver(tmp_path / "b" / "d", "2026-01-30T22:00:00", person=ROWS))
+    other = delivered(deliver(tmp_path / "c" / "d", "2026-01-30T22:00:00", person=ROWS[:1]))
+    assert one.delivery_id == same.delivery_id != other.delivery_id
+    assert one.known_at == datetime(2026, 1, 30, 22, tzinfo=UTC)
+
+
+def test_a_manifest_with_an_unknown_key_is_refused(tmp_path):
+    folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=ROWS)
+    (folder / "delivery.toml").write_text("deliverd_at = 2026-01-30T22:00:00\n")
+    with pytest.raises(UsageError, match="BAD_MANIFEST: .*unknown deliverd_at"):
+        delivered(folder)

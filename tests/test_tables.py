@@ -1,0 +1,108 @@
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from medpipe.errors import ContractError, DataError, UsageError
+from medpipe.tables import Lake
+
+DAY = date(2026, 1, 31)
+RATING = "as_of date, patient_id string, treatment string, rating double, rated_at timestamp"
+
+
+@pytest.fixture
+def lake(spark, tmp_path):
+    return Lake(spark, str(tmp_path / "lake"), str(tmp_path / "phi"), "Europe/Vienna").for_run("run1")
+
+
+def ratings(spark, *rows, day=DAY):
+    at = datetime(2025, 1, 1)
+    return spark.createDataFrame([(day, patient, "OMOP:1", rating, at) for patient, rating in rows], RATING)
+
+
+def test_a_partition_is_replaced_and_the_others_stay(lake, spark):
+    other = date(2026, 2, 1)
+    lake.replace(ratings(spark, ("ann", 1.0)), "gold.rating", where={"as_of": DAY})
+    lake.replace(ratings(spark, ("bob", 1.0), day=other), "gold.rating", where={"as_of": other})
+    lake.for_run("run2").replace(ratings(spark, ("cat", 2.0)), "gold.rating", where={"as_of": DAY})
+    rows = lake.for_run("").read("gold.rating").collect()
+    assert sorted((r.as_of, r.patient_id, r.run_id) for r in rows) == [(DAY, "cat", "run2"), (other, "bob", "run1")]
+
+
+def test_the_same_run_again_writes_nothing(lake, spark):
+    first = lake.replace(ratings(spark, ("ann", 1.0)), "gold.rating", where={"as_of": DAY})
+    again = lake.for_run("run1").replace(ratings(spark, ("ann", 1.0)), "gold.rating", where={"as_of": DAY})
+    assert (first.num_rows, first.version) == (1, again.version)
+    lake.append(spark.createDataFrame([("ab",)], "fingerprint string"), "phi.key")
+    lake.for_run("run1").append(spark.createDataFrame([("ab",)], "fingerprint string"), "phi.key")
+    assert lake.count("phi.key", {}) == 1
+
+
+def test_a_row_that_breaks_a_check_is_not_written_nor_its_value_said(lake, spark):
+    with pytest.raises(DataError, match="CHECK_FAILED: gold.rating: rows break BAD_RATING") as refused:
+        lake.replace(ratings(spark, ("ann", 0.125)), "gold.rating", where={"as_of": DAY})
+    assert "0.125" not in str(refused.value) and "ann" not in str(refused.value)
+    assert lake.count("gold.rating", {}) == 0
+
+
+def test_a_frame_of_another_shape_is_refused_with_all_that_is_wrong(lake, spark):
+    frame = spark.createDataFrame([(1, "x")], "patient_id int, colour string")
+    with pytest.raises(ContractError, match="missing as_of.*unknown colour.*patient_id is int, expected string"):
+        lake.replace(frame, "gold.rating", where={"as_of": DAY})
+
+
+def test_a_table_is_replaced_by_its_partition_only(lake, spark):
+    with pytest.raises(ContractError, match="NOT_A_PARTITION: gold.rating"):
+        lake.replace(ratings(spark, ("ann", 1.0)), "gold.rating", where={"patient_id": "ann"})
+
+
+def test_a_lake_without_a_run_only_reads(lake, spark):
+    reader = Lake(spark, lake.root, lake.phi_root)
+    assert reader.read("gold.rating").count() == 0
+    with pytest.raises(UsageError, match="READ_ONLY"):
+        reader.replace(ratings(spark, ("ann", 1.0)), "gold.rating", where={"as_of": DAY})
+
+
+def test_a_run_sees_one_version_of_a_table(lake, spark):
+    lake.replace(ratings(spark, ("ann", 1.0)), "gold.rating", where={"as_of": DAY})
+    reader = lake.for_run("reader")
+    assert reader.read("gold.rating").count() == 1
+    lake.for_run("run2").replace(ratings(spark, ("ann", 1.0), ("bob", 1.0)), "gold.rating", where={"as_of": DAY})
+    assert (reader.read("gold.rating").count(), lake.for_run("").read("gold.rating").count()) == (1, 2)
+
+
+def concept(spark, concept_id, name, known_at, delivery_id, is_deleted=False):
+    columns = "concept string, name string, domain string, vocabulary string, code string, recorded_at timestamp, "
+    columns += "known_at timestamp, source string, source_table string, delivery_id string, is_deleted boolean"
+    row = (concept_id, name, None, None, None, known_at, known_at, "omop", "concept", delivery_id, is_deleted)
+    return spark.createDataFrame([row], columns)
+
+
+def test_a_bitemporal_table_is_read_as_it_was_known_before_midnight_of_the_hospital(lake, spark):
+    # 22:30 UTC of the 30th is 23:30 in Vienna: still before midnight of the 31st; 23:30 UTC is after it.
+    for delivery, hour, name in (("d1", 22, "old"), ("d2", 23, "new")):
+        at = datetime(2026, 1, 30, hour, 30, tzinfo=UTC)
+        frame = concept(spark, "OMOP:1", name, at, delivery)
+        lake.for_run(delivery).replace(frame, "silver.concept", where={"source": "omop", "delivery_id": delivery})
+    reader = lake.for_run("")
+    assert [r.name for r in reader.read("silver.concept", DAY).collect()] == ["old"]
+    assert [r.name for r in reader.read("silver.concept", date(2026, 2, 1)).collect()] == ["new"]
+    assert [r.name for r in reader.read("silver.concept").collect()] == ["new"]
+
+
+def test_a_withdrawn_record_is_not_read_and_a_tie_in_time_goes_by_delivery(lake, spark):
+    at = datetime(2026, 1, 30, tzinfo=UTC)
+    for delivery, is_deleted in (("d1", False), ("d2", True)):
+        frame = concept(spark, "OMOP:1", "x", at, delivery, is_deleted)
+        lake.for_run(delivery).replace(frame, "silver.concept", where={"source": "omop", "delivery_id": delivery})
+    assert lake.for_run("").read("silver.concept").count() == 0
+    assert lake.for_run("").history("silver.concept").count() == 2
+
+
+def test_statistics_of_what_may_identify_stay_out_of_the_log(lake, spark):
+    at = datetime(2026, 1, 30, tzinfo=UTC)
+    lake.replace(
+        concept(spark, "OMOP:1", "canary-name", at, "d1"), "silver.concept", {"source": "omop", "delivery_id": "d1"}
+    )
+    log = "".join(p.read_text() for p in Path(lake.path("silver.concept")).glob("_delta_log/*.json"))
+    assert "numRecords" in log and "canary-name" not in log
