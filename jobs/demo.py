@@ -9,11 +9,11 @@ import time
 from datetime import date, timedelta
 from pathlib import Path
 
-from medpipe.jobs import nightly, promote_model, retrain_risk
 from rich.console import Console
 from rich.table import Table
 
 from medpipe import contracts, job, keys
+from medpipe.jobs import nightly, promote_model, retrain_risk
 from medpipe.simulate import HospitalSettings, write_hospital
 
 SHOWN = (

@@ -7,6 +7,8 @@ without one gets everything else (see `medpipe run retrain_risk` and `medpipe ru
 import sys
 from pathlib import Path
 
+from medpipe import job
+from medpipe.errors import UsageError
 from medpipe.jobs import (
     build_cohort,
     build_ratings,
@@ -17,9 +19,6 @@ from medpipe.jobs import (
     score_population,
     standardise_omop,
 )
-
-from medpipe import job
-from medpipe.errors import UsageError
 
 
 def main(argv: list[str] | None = None) -> int:

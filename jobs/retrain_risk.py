@@ -2,9 +2,8 @@
 
 import sys
 
-from medpipe.jobs import build_cohort, build_sequences, train_risk
-
 from medpipe import job
+from medpipe.jobs import build_cohort, build_sequences, train_risk
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timezone, UTC
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 

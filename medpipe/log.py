@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from datetime import datetime, timezone, UTC
+from datetime import UTC, datetime
 
 FIELDS = ("run_id", "job", "target", "table", "status", "code", "rows", "version", "seconds", "detail")
 logger = logging.getLogger("medpipe")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timezone, UTC
+from datetime import UTC, date, datetime, time
 from zoneinfo import ZoneInfo
 
 from delta.exceptions import DeltaConcurrentModificationException

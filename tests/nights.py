@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from medpipe.jobs import nightly, promote_model, retrain_risk
 from pyspark.sql import SparkSession
 
 from medpipe import contracts, job, ledger, settings
+from medpipe.jobs import nightly, promote_model, retrain_risk
 from medpipe.simulate import HospitalSettings, write_hospital
 from medpipe.tables import Lake
 

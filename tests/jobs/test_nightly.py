@@ -3,11 +3,11 @@ import json
 import deltalake
 import pytest
 from arro3.core import Table
-from medpipe.jobs import build_sequences, nightly
 from pyspark.sql import functions as F
 
 from medpipe import contracts, job
 from medpipe.errors import DataError
+from medpipe.jobs import build_sequences, nightly
 from tests import nights
 
 

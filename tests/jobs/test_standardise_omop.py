@@ -2,11 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-from medpipe.jobs import ingest_omop, standardise_omop
 from pyspark.sql import functions as F
 
 from medpipe import job, keys
 from medpipe.errors import DataError, UsageError
+from medpipe.jobs import ingest_omop, standardise_omop
 from medpipe.privacy.sealing import NUM_KEY_BYTES, unseal
 from tests.deliveries import KEY, first_night, second_night
 
