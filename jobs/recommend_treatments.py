@@ -26,7 +26,6 @@ def main(run: job.Run) -> None:
     origin = {"as_of": F.lit(run.as_of), "recipe": F.lit("als"), "split": F.lit("time_ordered")}
     rows = measured(rated, settings).withColumns(origin)
     lake.replace(rows, "gold.model_metric", where=run.partition | {"recipe": "als"})
-    rated.unpersist()
     run.counts |= {"rows_out": written.num_rows}
 
 

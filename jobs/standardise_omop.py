@@ -83,8 +83,6 @@ def main(run: job.Run) -> None:
         "rows_quarantined": counts["quarantined"],
         "rows_duplicate": counts["duplicate"],
     }
-    for frame in (*decided.values(), persons):
-        frame.unpersist()
 
 
 def kept(frame: DataFrame) -> DataFrame:

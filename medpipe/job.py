@@ -186,6 +186,9 @@ class Workplace:
             log.logger.error("step failed", extra=told | {"code": code})
             self._record(step, run, target, "failed", code, started)
             raise
+        finally:
+            # A step caches what it reads often; none of it is for the next.
+            self.lake.spark.catalog.clearCache()
         self._record(step, run, target, "done", None, started)
         rows = run.counts.get("rows_out", sum(written.num_rows for written in run.lake.written))
         seconds = time.monotonic() - started

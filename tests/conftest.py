@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from medpipe.session import open_session
+from medpipe.session import EMBEDDED, open_session
 from tests import nights
 
 CONF = {
     "spark.master": "local[2,4]",
     "spark.driver.memory": "3g",
+    # Many short plans: the collector that keeps no core busy, and no compiler for code that runs once.
+    "spark.driver.extraJavaOptions": EMBEDDED["spark.driver.extraJavaOptions"]
+    + " -XX:+UseParallelGC -XX:TieredStopAtLevel=1",
     "spark.sql.shuffle.partitions": "2",
     "spark.sql.adaptive.enabled": "false",
     # Tables of a few rows: compiling code for them takes longer than reading it out.
@@ -28,6 +31,16 @@ def spark():
     yield session
     session.stop()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _forget_caches(request):
+    """What a test cached, and what Delta remembers of its lake, would fill the session's memory."""
+    yield
+    if "spark" in request.fixturenames:
+        session = request.getfixturevalue("spark")
+        session.catalog.clearCache()
+        session._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def recommendation(work: job.Workplace, folder: Path, as_of: date) -> dict:
 def oracle_lists(folder: Path, known) -> list[tuple[str, int, str]]:
     """Top 10 of the true preferences without what is known."""
     truth = folder / "hospital" / "truth"
-    treatments = [f"OMOP:{code}" for code in json.loads((truth / "treatments.json").read_text())]
+    treatments = json.loads((truth / "treatments.json").read_text())
     column = {name: index for index, name in enumerate(treatments)}
     table = pq.read_table(truth / "preference.parquet")
     preference = np.stack(table.column("preference").to_numpy())
