@@ -83,7 +83,8 @@ def nights(work: job.Workplace, deliveries: list[Path], out: Path) -> None:
     print(f'  .venv/bin/medpipe sql {lake} "select * from gold.current_score order by score desc limit 10"')
     print(f"  .venv/bin/medpipe history {lake}")
     print("  .venv/bin/medpipe tables gold.recommendation")
-    print(f"  MEDPIPE_LAKE={out / 'lake'} .venv/bin/jupyter lab notebooks/01_scores.ipynb")
+    drawn = f"notebooks/01_scores.ipynb --output={(out / '01_scores.ipynb').resolve()}"
+    print(f"  MEDPIPE_LAKE={(out / 'lake').resolve()} .venv/bin/jupyter execute {drawn}")
 
 
 def written(work: job.Workplace) -> Table:
