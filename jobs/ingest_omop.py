@@ -2,7 +2,7 @@
 
 import sys
 
-from medpipe import job
+from medpipe import job, log
 from medpipe.errors import DataError
 from medpipe.ingest import omop
 
@@ -20,6 +20,10 @@ def main(run: job.Run) -> None:
     listed = run.lake.spark.createDataFrame(files, columns)
     # Last, so that a delivery that is listed is complete.
     run.lake.replace(listed.withColumns(omop.columns_of(delivery)), "phi.delivery", where=run.partition)
+    num_unread = sum(table is None for _, table, _, _ in files)
+    if num_unread:
+        log.logger.info("files not read", extra={"run_id": run.run_id, "rows": num_unread, "table": "phi.delivery"})
+        print(f"  {num_unread} files are named like no OMOP table and were not read; phi.delivery lists them")
     run.counts |= {"rows_in": stored.num_rows, "rows_out": stored.num_rows}
 
 

@@ -7,7 +7,7 @@ without one gets everything else (see `medpipe run retrain_risk` and `medpipe ru
 import sys
 from pathlib import Path
 
-from medpipe import job
+from medpipe import job, log
 from medpipe.errors import UsageError
 from medpipe.jobs import (
     build_cohort,
@@ -40,6 +40,7 @@ def night(work: job.Workplace, folders: list[Path], is_history: bool = False) ->
     except UsageError as failure:
         if failure.code != "NO_CURRENT_MODEL":
             raise
+        log.logger.warning("step not run", extra={"job": "score_population", "code": failure.code})
         print(f"  score_population         not run: {failure}")
     for step in (build_ratings.main, recommend_treatments.main, find_similar_patients.main):
         job.announce(work.run(step))

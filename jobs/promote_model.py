@@ -13,12 +13,17 @@ from medpipe.tables import Lake
 MODEL = job.Option("model", "sha256 of a registered model, or newest: the candidate trained last", "newest")
 
 
-def chosen_model(work: job.Workplace, options: dict) -> dict:
-    """What the step's identity depends on: the model to be promoted."""
-    return {"model_sha256": choose(work.lake.for_run(""), work.as_of, options).model_sha256}
+def promotion(work: job.Workplace, options: dict) -> dict:
+    """What the step's identity depends on: the model, and the place of its promotion among all of the recipe."""
+    lake = work.lake.for_run("")
+    chosen, models = choose(lake, work.as_of, options), lake.read("ops.model")
+    held = checkpoints.promoted(models, chosen.recipe, work.as_of)
+    is_held = held is not None and held.model_sha256 == chosen.model_sha256
+    sequence = held.sequence if is_held else checkpoints.num_promotions(models, chosen.recipe) + 1
+    return {"model_sha256": chosen.model_sha256, "sequence": sequence}
 
 
-@job.step(writes=("ops.model",), options=(job.RECIPE, MODEL), extra=chosen_model)
+@job.step(writes=("ops.model",), options=(job.RECIPE, MODEL), extra=promotion)
 def main(run: job.Run) -> None:
     lake, models = run.lake, run.lake.read("ops.model")
     model = choose(lake, run.as_of, run.options)
@@ -27,8 +32,9 @@ def main(run: job.Run) -> None:
     last = checkpoints.promoted(models, model.recipe, run.as_of)
     if last is not None and last.model_sha256 == model.model_sha256:
         return
+    told = {"effective_from": run.as_of, "sequence": checkpoints.num_promotions(models, model.recipe) + 1}
     changes = [(model, "current")] + ([(last, "retired")] if last is not None else [])
-    rows = [row.asDict() | {"status": status, "effective_from": run.as_of} for row, status in changes]
+    rows = [row.asDict() | {"status": status} | told for row, status in changes]
     columns = StructType([field for field in contracts.load("ops.model").struct if field.name != "run_id"])
     lake.append(
         lake.spark.createDataFrame([tuple(row[name] for name in columns.names) for row in rows], columns), "ops.model"
@@ -44,10 +50,13 @@ def choose(lake: Lake, as_of: date, options: dict) -> Row:
     models = lake.read("ops.model")
     if options["model"] == "newest":
         return checkpoints.newest_candidate(models, options["recipe"], as_of)
-    known = {row.model_sha256: row for row in models.collect() if row.status == "candidate"}
+    candidates = [row for row in models.collect() if row.status == "candidate" and row.as_of <= as_of]
+    known = {row.model_sha256: row for row in candidates if row.recipe == options["recipe"]}
     if options["model"] not in known:
         found = ", ".join(sorted(known)) or "none"
-        raise UsageError("UNKNOWN_MODEL", f"--model {options['model']} is not registered; registered: {found}")
+        raise UsageError(
+            "UNKNOWN_MODEL", f"--model {options['model']} was not trained for {as_of} or before; these were: {found}"
+        )
     return known[options["model"]]
 
 

@@ -28,8 +28,9 @@ KEYS = {
     scope="deliveries",
     reads={"bronze.record": {"delivery_id": "own"}, "silver.patient": {}, "silver.encounter": {}},
     writes=("phi.fate", "phi.quarantine", *SILVER, "ops.data_gap"),
-    settings=("privacy", "thresholds"),
+    settings=("thresholds",),
     needs_key=True,
+    extra=lambda work, _: {"patient_namespace": work.settings.privacy.patient_namespace},
 )
 def main(run: job.Run) -> None:
     lake, own = run.lake, run.partition
@@ -58,7 +59,6 @@ def main(run: job.Run) -> None:
     thresholds.require(limit, own["source"], counts["quarantined"], counts["accepted"] + counts["quarantined"], reasons)
 
     hide_record = pseudonymiser(run.key.subkey("pseudonym"), f"{own['source']}/record")
-    published = 0
     for name, frame in decided.items():
         accepted = frame.where("fate = 'accepted'")
         if name == "silver.patient":
@@ -68,9 +68,10 @@ def main(run: job.Run) -> None:
                 space = F.lit("visit_occurrence ") if column == "encounter_id" else F.concat("source_table", F.lit(" "))
                 accepted = accepted.withColumn(column, hide_record(F.concat(space, F.col(column))))
         columns = [c for c in contracts.load(name).struct.names if c != "run_id"]
-        published += lake.replace(accepted.select(columns), name, where=own).num_rows
+        lake.replace(accepted.select(columns), name, where=own)
     known_visits = earlier(run, "silver.encounter", include_own=True)
-    missing = gaps(lake.read("silver.event", where=own), known_visits)
+    events = lake.history("silver.event").where(F.col("delivery_id") == own["delivery_id"])
+    missing = gaps(events, known_visits)
     origin = {"source": F.lit(own["source"]), "delivery_id": F.lit(own["delivery_id"])}
     lake.replace(missing.withColumns(origin), "ops.data_gap", where=own)
     delivered = lake.count("bronze.record", own)

@@ -90,14 +90,15 @@ def model_rows(run: job.Run, saved: checkpoints.Checkpoint) -> DataFrame:
         "as_of": run.as_of,
         "status": "candidate",
         "effective_from": run.as_of,
+        "sequence": 0,
         "path": f"models/{saved.folder}",
         "config": json.dumps(saved.config, sort_keys=True),
         "metrics": json.dumps(saved.metrics, sort_keys=True),
         "data": json.dumps(saved.data, sort_keys=True),
     }
-    dates = {"as_of", "effective_from"}
+    types = {"as_of": "date", "effective_from": "date", "sequence": "long"}
     return run.lake.spark.createDataFrame(
-        [tuple(row.values())], ", ".join(f"{name} {'date' if name in dates else 'string'}" for name in row)
+        [tuple(row.values())], ", ".join(f"{name} {types.get(name, 'string')}" for name in row)
     )
 
 

@@ -88,20 +88,19 @@ def current(models: DataFrame, recipe: str, as_of: date) -> Row:
 
 
 def promoted(models: DataFrame, recipe: str, as_of: date) -> Row | None:
-    """Of the models promoted by as_of and not retired since, the one promoted last; its row of that promotion.
+    """The promotion that holds at as_of: the latest effective_from up to it, then the one made last.
 
     Args:
         models: as ops.model; a handful of rows, all collected.
     """
-    rows = [row for row in models.collect() if row.recipe == recipe and row.effective_from <= as_of]
-    ended = {(row.model_sha256, row.effective_from) for row in rows if row.status == "retired"}
-    alive = [
-        row
-        for row in rows
-        if row.status == "current"
-        and not any(sha256 == row.model_sha256 and day >= row.effective_from for sha256, day in ended)
-    ]
-    return max(alive, key=lambda row: (row.effective_from, row.model_sha256), default=None)
+    rows = [row for row in models.collect() if row.recipe == recipe and row.status == "current"]
+    rows = [row for row in rows if row.effective_from <= as_of]
+    return max(rows, key=lambda row: (row.effective_from, row.sequence), default=None)
+
+
+def num_promotions(models: DataFrame, recipe: str) -> int:
+    """Promotions of a recipe made so far."""
+    return max((row.sequence for row in models.collect() if row.recipe == recipe), default=0)
 
 
 def newest_candidate(models: DataFrame, recipe: str, as_of: date) -> Row:
@@ -112,7 +111,7 @@ def newest_candidate(models: DataFrame, recipe: str, as_of: date) -> Row:
     """
     rows = [row for row in models.collect() if row.recipe == recipe and row.status == "candidate"]
     latest = max((row.as_of for row in rows if row.as_of <= as_of), default=None)
-    found = sorted(row.model_sha256 for row in rows if row.as_of == latest)
+    found = sorted({row.model_sha256 for row in rows if row.as_of == latest})
     if not found:
         raise UsageError("NO_CANDIDATE", f"no model of {recipe} was trained for {as_of} or before; run retrain_risk")
     if len(found) > 1:

@@ -6,6 +6,7 @@ has run, else runs it and writes its row of ops.run last.
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 import traceback
@@ -156,7 +157,7 @@ class Workplace:
         rows = rows.select("source", "delivery_id", "known_at", "is_history").distinct().collect()
         known = [Delivery(r.source, r.delivery_id, r.known_at.astimezone(UTC), r.is_history, ()) for r in rows]
         known = [d for d in known if as_of is None or d.known_at < self.lake.midnight(as_of)]
-        return sorted(known, key=lambda d: (d.known_at, d.delivery_id))
+        return sorted(known, key=lambda delivery: delivery.came)
 
     def _once(self, step: Step, delivery: Delivery | None, options: dict[str, str]) -> Outcome:
         started = time.monotonic()
@@ -165,7 +166,7 @@ class Workplace:
         run_id = self._identity(step, partition, delivery, options)
         last = self.ledger.last(step.name, target)
         told = {"run_id": run_id, "job": step.name, "target": target}
-        if last is not None and last.run_id == run_id:
+        if last is not None and last.run_id == run_id and last.status == "done":
             log.logger.info("step skipped", extra=told | {"detail": "the same identity has run"})
             return Outcome(step.name, target, "skipped", last.rows_out or 0, 0.0)
         run = Run(
@@ -179,6 +180,8 @@ class Workplace:
             load_key=lambda: self.key(run_id),
         )
         log.logger.info("step started", extra=told)
+        # A run that is killed between two of its commits must not be taken for the one before it.
+        self._record(step, run, target, "started", None, started)
         try:
             step.function(run)
         except Exception as failure:
@@ -205,7 +208,7 @@ class Workplace:
 
     def _identity(self, step: Step, partition: dict, delivery: Delivery | None, options: dict[str, str]) -> str:
         as_of = self.as_of if delivery is None else None
-        before = delivery.known_at if delivery is not None else self.lake.midnight(self.as_of)
+        before = (self.lake.midnight(self.as_of).timestamp(), "") if delivery is None else delivery.came
         inputs = {}
         for table, where in step.reads.items():
             chosen = {column: partition.get(column, value) for column, value in where.items()}
@@ -245,7 +248,7 @@ class Workplace:
                 target=target,
                 status=status,
                 error_code=code,
-                inputs=sorted(run.lake.pinned.items()),
+                inputs=sorted(run.lake.inputs.items()),
                 outputs=[(w.table, w.version, w.num_rows) for w in outputs],
                 rows_in=run.counts.get("rows_in"),
                 rows_out=run.counts.get("rows_out"),
@@ -348,7 +351,12 @@ def delivery_from(work: Workplace, folder: Path, is_history: bool) -> Delivery:
     delivery = read_delivery(folder, end, work.lake.timezone, is_history)
     # A folder that does not say when it was delivered keeps the time it was first given for.
     delivery = next(
-        (replace(delivery, known_at=d.known_at) for d in work.deliveries(None) if d.same_as(delivery)), delivery
+        (
+            replace(delivery, delivery_id=d.delivery_id, known_at=d.known_at)
+            for d in work.deliveries(None)
+            if d.same_as(delivery)
+        ),
+        delivery,
     )
     if delivery.known_at >= end:
         raise UsageError(
@@ -372,7 +380,8 @@ def _keep_trace(phi_root: str | None, name: str) -> str:
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         place = folder / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}.txt"
-        place.write_text(traceback.format_exc())
+        with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(traceback.format_exc())
         return str(place)
     return "no file (the PHI root cannot be written)"
 

@@ -69,19 +69,21 @@ class Ledger:
     def open(cls, lake: Lake) -> "Ledger":
         rows = lake.read("ops.run").collect() if lake.exists("ops.run") else []
         entries = [Entry(**{name: row[name] for name in Entry.__dataclass_fields__}) for row in rows]
-        return cls(lake, sorted(entries, key=lambda entry: entry.finished_at))
+        return cls(lake, sorted(entries, key=lambda entry: entry.finished_at.timestamp()))
 
     def last(self, job: str, target: str) -> Entry | None:
-        """The newest finished run of a step, or None."""
-        done = [e for e in self.entries if e.job == job and e.target == target and e.status == "done"]
-        return done[-1] if done else None
+        """The newest word on a step, or None. Only after `done` do its tables hold what that run wrote."""
+        told = [entry for entry in self.entries if entry.job == job and entry.target == target]
+        return told[-1] if told else None
 
-    def runs_behind(self, table: str, as_of: date | None, before: datetime | None, partition: dict) -> list[str]:
+    def runs_behind(
+        self, table: str, as_of: date | None, before: tuple[float, str] | None, partition: dict
+    ) -> list[str]:
         """run_ids of the runs whose rows make up what a step reads from a table, sorted.
 
         Args:
             as_of: rows of this logical date.
-            before: rows of deliveries known before this instant.
+            before: rows of deliveries that came before this one: seconds since 1970 and delivery_id.
             partition: rows that do not contradict these columns.
         """
         newest: dict[tuple, Entry] = {}
@@ -92,7 +94,8 @@ class Ledger:
         seen = []
         for entry in newest.values():
             told = partition_of(entry.target)
-            in_time = before is None or entry.known_at is None or entry.known_at.timestamp() < before.timestamp()
+            came = entry.known_at and (entry.known_at.timestamp(), told["delivery_id"])
+            in_time = before is None or came is None or came < before
             if in_time and all(told.get(column, value) == value for column, value in wanted.items()):
                 seen.append(entry.run_id)
         return sorted(seen)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -43,7 +44,7 @@ EMBEDDED = {
     "spark.log.level": "OFF",
     "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}",
     # Left to itself Spark would make these folders wherever the user happens to stand.
-    "spark.sql.warehouse.dir": "file:///tmp/medpipe-warehouse",
+    "spark.sql.warehouse.dir": f"file://{tempfile.gettempdir()}/medpipe-warehouse-{os.getuid()}",
 }
 
 
@@ -59,6 +60,9 @@ def open_session(name: str, conf: dict[str, str]) -> SparkSession:
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     active = SparkSession.getActiveSession()
     if active is not None:
+        # A notebook's or a cluster's own session: times must mean the same in it.
+        for key in ("spark.sql.session.timeZone", "spark.sql.parquet.outputTimestampType"):
+            active.conf.set(key, REQUIRED[key])
         return active
     settings = dict(REQUIRED)
     if not submitted:

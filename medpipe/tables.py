@@ -34,6 +34,7 @@ class Lake:
         timezone: the hospital's; as_of is midnight there.
         run_id: stamped on every row written; None for a lake that is only read.
         pinned: versions of the tables read so far: a run sees one version of each.
+        inputs: the first version read of each table.
         written: the commits of this run, in order.
     """
 
@@ -43,6 +44,7 @@ class Lake:
     timezone: str = "UTC"
     run_id: str | None = None
     pinned: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, int] = field(default_factory=dict)
     written: list[Written] = field(default_factory=list)
 
     def for_run(self, run_id: str) -> "Lake":
@@ -61,6 +63,7 @@ class Lake:
         """The table's newest Delta version; the first call of a run pins it."""
         if name not in self.pinned:
             self.pinned[name] = self._newest(name)
+            self.inputs.setdefault(name, self.pinned[name])
         return self.pinned[name]
 
     def read(self, name: str, as_of: date | None = None, where: dict | None = None) -> DataFrame:
@@ -141,9 +144,7 @@ class Lake:
             zone = name.split(".")[0]
             if contract.view is None and self.exists(name):
                 self.spark.sql(f"create database if not exists {zone}")
-                location = self.path(name).replace("'", "\\'")
-                self.spark.sql(f"drop table if exists {name}")
-                self.spark.sql(f"create table {name} using delta location '{location}'")
+                self._register(name)
                 registered.append(name)
         for name in wanted:
             contract = contracts.load(name)
@@ -151,6 +152,18 @@ class Lake:
                 self.spark.sql(f"create or replace view {name} as {contract.view}")
                 registered.append(name)
         return registered
+
+    def _register(self, name: str) -> None:
+        """Names the table in the catalog; one of that name elsewhere is somebody's and stays."""
+        location = self.path(name).replace("'", "\\'")
+        if not self.spark.catalog.tableExists(name):
+            self.spark.sql(f"create table {name} using delta location '{location}'")
+            return
+        found = self.spark.sql(f"describe detail {name}").first().location.removeprefix("file:")
+        if found.rstrip("/") != self.path(name).removeprefix("file:").rstrip("/"):
+            raise ConflictError(
+                "OTHER_TABLE", f"the catalog's {name} lies at {found}, not at {self.path(name)}; drop it first"
+            )
 
     def _rows(self, name: str, where: dict) -> DataFrame:
         contract = contracts.load(name)

@@ -64,7 +64,7 @@ def cohort(
     observed = _observed(periods, window.index_date, settings)
     happened = _outcomes(events, index, until, settings)
     rows = (
-        patients.select("patient_id")
+        patients.select("patient_id", "birth_date")
         .join(observed, on="patient_id", how="left")
         .join(happened, on="patient_id", how="left")
     )
@@ -76,7 +76,7 @@ def cohort(
     )
     exclusion = (
         F.when(F.col("died_at") < index, "DECEASED")
-        .when(F.col("observed_from").isNull(), "NOT_OBSERVED")
+        .when(F.col("observed_from").isNull() | (F.col("birth_date") >= F.lit(window.index_date)), "NOT_OBSERVED")
         .when(
             F.col("observed_from") > F.lit(window.index_date - timedelta(days=settings.observation_days)),
             "SHORT_HISTORY",

@@ -31,8 +31,8 @@ def before_index(versions: DataFrame, index_at: datetime) -> DataFrame:
     A correction that came later does not reach back: the row shows what was known.
     """
     index = F.lit(index_at)
-    known = versions.where((F.col("event_at") < index) & (F.col("recorded_at") < index))
-    return contracts.latest(known, EVENT_KEY).where(~F.col("is_deleted"))
+    known = contracts.latest(versions.where(F.col("recorded_at") < index), EVENT_KEY)
+    return known.where((F.col("event_at") < index) & ~F.col("is_deleted"))
 
 
 def sequences(

@@ -1,7 +1,6 @@
 """A delivery: a folder of files, what it says of itself, and the digest that names it."""
 
 import hashlib
-import re
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,7 +29,8 @@ class Delivery:
 
     Attributes:
         source: outside format, e.g. omop.
-        delivery_id: folder name and digest of all content: other content is another delivery, the same is the same.
+        delivery_id: day and digest of all content: other content is another delivery, the same is the same. No name of a
+            folder, which might be a patient's.
         known_at: when it was delivered, UTC.
         is_history: an initial load, whose records count as recorded when they happened.
         files: sorted by name; empty for a delivery that is in bronze already.
@@ -42,8 +42,14 @@ class Delivery:
     is_history: bool
     files: tuple[DeliveredFile, ...]
 
+    @property
+    def came(self) -> tuple[float, str]:
+        """What orders deliveries: the time, then the id."""
+        return self.known_at.timestamp(), self.delivery_id
+
     def same_as(self, other: "Delivery") -> bool:
-        return (self.source, self.delivery_id) == (other.source, other.delivery_id)
+        """Whether both are of the same content; a folder that does not tell its day may be given on several."""
+        return (self.source, self.delivery_id[-8:]) == (other.source, other.delivery_id[-8:])
 
 
 def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool) -> Delivery:
@@ -60,7 +66,9 @@ def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool) -> D
     if not folder.is_dir():
         raise UsageError("NO_DELIVERY", f"--delivery {folder} is not a folder")
     told = _told(folder / MANIFEST)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    inside = (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    # As Spark does: _SUCCESS, .crc and their kin are not data.
+    paths = sorted(p for p in inside if not any(part.startswith(("_", ".")) for part in p.relative_to(folder).parts))
     files = tuple(_file(folder, path) for path in paths)
     if not files:
         raise DataError("EMPTY_DELIVERY", f"{folder} holds no file; expected the tables of one delivery")
@@ -70,7 +78,7 @@ def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool) -> D
         known_at = told["delivered_at"].replace(tzinfo=told["delivered_at"].tzinfo or ZoneInfo(zone))
     return Delivery(
         source=told.get("source", "omop"),
-        delivery_id=f"{re.sub(r'[^A-Za-z0-9_.-]', '-', folder.resolve().name)}-{content[:8]}",
+        delivery_id=f"{known_at.astimezone(ZoneInfo(zone)):%Y-%m-%d}-{content[:8]}",
         known_at=known_at.astimezone(UTC),
         is_history=told.get("is_history", is_history),
         files=files,

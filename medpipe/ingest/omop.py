@@ -5,6 +5,7 @@ Source: OHDSI Common Data Model v5.3.1 and v5.4 specifications (ohdsi.github.io/
 
 import csv
 import gzip
+import re
 from collections import defaultdict
 from functools import reduce
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
+from pyspark.sql.types import DecimalType, FractionalType
 
 from medpipe.errors import ContractError, DataError
 from medpipe.ingest.manifest import DeliveredFile, Delivery
@@ -83,7 +85,9 @@ def _group(
     header: tuple[str, ...],
 ) -> DataFrame:
     """Rows of files that share table and header: source_table, file, fields, corrupt, record_hash."""
-    paths = [file.path.resolve().as_uri() for file in files]
+    places = [str(file.path.resolve()) for file in files]
+    # Spark reads a path as a pattern and does not decode it.
+    paths = ["file://" + re.sub(r"([\\\[\]{}*?])", r"\\\1", place) for place in places]
     if is_parquet:
         frame = spark.read.parquet(*paths).withColumn(CORRUPT, F.lit(None).cast("string"))
     else:
@@ -99,19 +103,16 @@ def _group(
             .csv(paths)
         )
     names = F.create_map(
-        *[
-            F.lit(text)
-            for file, path in zip(files, paths, strict=True)
-            for text in (path.removeprefix("file://"), file.name)
-        ]
+        *[F.lit(text) for file, place in zip(files, places, strict=True) for text in (place, file.name)]
     )
+    encoded = F.replace(F.regexp_replace("_metadata.file_path", "^file:/+", "/"), F.lit("+"), F.lit("%2B"))
     # Sorted by name, so that the same row in another column order has the same hash.
-    pairs = [part for column in sorted(header, key=str.lower) for part in (F.lit(column.lower()), _text(column))]
+    pairs = [part for column in sorted(header, key=str.lower) for part in (F.lit(column.lower()), _text(frame, column))]
     present = F.map_filter(F.create_map(*pairs), lambda _, value: value.isNotNull() & (value != ""))
     fields = F.when(F.col(CORRUPT).isNull(), present).otherwise(F.create_map().cast("map<string,string>"))
     named = frame.select(
         F.lit(table).alias("source_table"),
-        names[F.regexp_replace("_metadata.file_path", "^file:/+", "/")].alias("file"),
+        names[F.url_decode(encoded)].alias("file"),
         fields.alias("fields"),
         F.col(CORRUPT).alias("corrupt"),
     )
@@ -119,8 +120,15 @@ def _group(
     return named.withColumn("record_hash", F.left(F.sha2(content, 256), F.lit(32)))
 
 
-def _text(column: str):
-    return F.col(f"`{column}`").cast("string")
+def _text(frame: DataFrame, column: str) -> Column:
+    """A column as text; whole numbers in a floating type, as ids become beside a null, without point or exponent."""
+    value = F.col(f"`{column}`")
+    if isinstance(frame.schema[column].dataType, FractionalType) and not isinstance(
+        frame.schema[column].dataType, DecimalType
+    ):
+        is_whole = (value == F.floor(value)) & (F.abs(value) < 1e15)
+        return F.when(is_whole, value.cast("decimal(38,0)").cast("string")).otherwise(value.cast("string"))
+    return value.cast("string")
 
 
 def _header(file: DeliveredFile, table: str) -> tuple[str, tuple[str, ...]]:
@@ -134,8 +142,11 @@ def _header(file: DeliveredFile, table: str) -> tuple[str, tuple[str, ...]]:
     lower = [name.lower() for name in header]
     missing = sorted(set(REQUIRED[table]) - set(lower))
     if missing:
+        # What was found is not said: without a header it would be a patient's row.
         raise ContractError(
-            "MISSING_COLUMN", f"{file.name}: no column {', '.join(missing)}; found {', '.join(sorted(lower))}"
+            "MISSING_COLUMN",
+            f"{file.name}: {len(missing)} of {len(REQUIRED[table])} columns needed are not in its first line, "
+            f"{', '.join(missing)}; is that line a header?",
         )
     twice = sorted({name for name in lower if lower.count(name) > 1})
     if twice:

@@ -26,7 +26,7 @@ def judged(rows: DataFrame, name: str, key: tuple[str, ...], persons: DataFrame 
         known = persons.select("person_id", "pseudonym", F.col("birth_date").alias("born"))
         joined = joined.join(known, on="person_id", how="left").withColumn("patient_id", F.col("pseudonym"))
         more.append(F.when(F.col("person_id").isNotNull() & F.col("born").isNull(), "UNKNOWN_PATIENT"))
-        happened = next(column for column in ("event_at", "started_at", "end_date") if column in rows.columns)
+        happened = next(column for column in ("event_at", "started_at", "start_date") if column in rows.columns)
         # A day's grace: the hospital's calendar day may begin before UTC's.
         more.append(F.when(F.col(happened) < F.date_sub("born", 1), "BEFORE_BIRTH"))
     fate = F.when(F.col("occurrence") > 1, "duplicate").when(F.size("reasons") > 0, "quarantined").otherwise("accepted")

@@ -125,13 +125,21 @@ def events(records: DataFrame, zone: str, table: units.MeasurementTable) -> Data
         units.ucum(table, values.integer_id(_field("unit_concept_id")), _field("unit_source_value")).alias(
             "given_unit"
         ),
+        _names_a_unit().alias("names_a_unit"),
     )
     value, unit, fault = units.in_kept_unit(table, F.col("concept"), F.col("given"), F.col("given_unit"))
+    # A unit that is named but not understood is not the same as none.
+    is_foreign = (
+        F.col("names_a_unit")
+        & F.col("given").isNotNull()
+        & F.col("given_unit").isNull()
+        & F.col("concept").isin([measurement.concept for measurement in table.measurements])
+    )
     not_finite = F.isnan("given") | (F.abs("given") == F.lit(float("inf")))
     faults = _faults(
         F.when(_given(_dynamic_moment("end")) & _is_read_badly(_dynamic_moment("end"), zone), "BAD_DATE"),
         F.when(_given(_field("value_as_number")) & F.col("given").isNull(), "BAD_NUMBER"),
-        F.when(not_finite, "NOT_FINITE").otherwise(fault),
+        F.when(not_finite, "NOT_FINITE").when(is_foreign, "UNKNOWN_UNIT").otherwise(fault),
     )
     kept = ("person_id", "event_id", "patient_id", "encounter_id", "kind", "concept", "event_at", "ended_at")
     has_value = F.col("given").isNotNull()
@@ -191,6 +199,11 @@ def _dynamic_moment(attribute: str) -> Column:
     prefix = _of({name: getattr(spelt, attribute) for name, spelt in EVENTS.items()}, F.col("source_table"), "")
     fields = F.col("fields")
     return F.coalesce(fields[F.concat(prefix, F.lit("_datetime"))], fields[F.concat(prefix, F.lit("_date"))])
+
+
+def _names_a_unit() -> Column:
+    by_id = F.coalesce(values.integer_id(_field("unit_concept_id")) != "0", F.lit(False))
+    return by_id | (F.coalesce(F.trim(_field("unit_source_value")), F.lit("")) != "")
 
 
 def _given(text: Column) -> Column:

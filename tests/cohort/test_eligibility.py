@@ -13,7 +13,7 @@ WINDOW = Window(date(2025, 6, 1), datetime(2025, 6, 1, tzinfo=UTC), datetime(202
 def asked(table, periods, events, role="fit", settings=SETTINGS):
     """patient -> (label, exclusion)."""
     names = sorted({line.split("|")[0].strip() for line in periods.strip().splitlines()} | {"unseen"})
-    patients = table("patient_id string\n" + "\n".join(names))
+    patients = table("patient_id string | birth_date date\n" + "\n".join(f"{name} | 1960-01-01" for name in names))
     spans = table("patient_id string | start_date date | end_date date\n" + periods)
     happened = table("patient_id string | kind string | concept string | event_at timestamp\n" + events)
     rows = cohort(patients, spans, happened, role, WINDOW, settings).collect()

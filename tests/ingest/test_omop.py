@@ -85,7 +85,11 @@ def test_quoted_commas_and_quotes_are_read(spark, tmp_path):
 @pytest.mark.parametrize(
     ("header", "error", "message"),
     [
-        ("person_id,gender_concept_id", ContractError, "MISSING_COLUMN: person.csv: no column year_of_birth"),
+        (
+            "person_id,gender_concept_id",
+            ContractError,
+            "MISSING_COLUMN: person.csv: 1 of 3 columns needed are not in its first line, year_of_birth",
+        ),
         (f"{PERSON},PERSON_ID", ContractError, "DUPLICATE_COLUMN: person.csv: person_id"),
     ],
 )
@@ -93,6 +97,38 @@ def test_a_header_that_cannot_be_right_stops_the_delivery(spark, tmp_path, heade
     folder = folder_of(tmp_path / "d", "person.csv", f"{header}\n1,2,3\n".encode())
     with pytest.raises(error, match=message):
         omop.records(spark, delivered(folder))
+
+
+def test_a_file_without_a_header_does_not_give_its_first_patient_away(spark, tmp_path):
+    folder = folder_of(tmp_path / "d", "person.csv", b"4711,8507,1957,Mueller Anna\n")
+    with pytest.raises(ContractError) as refused:
+        omop.records(spark, delivered(folder))
+    assert "Mueller" not in str(refused.value) and "4711" not in str(refused.value)
+
+
+def test_a_folder_with_signs_that_spark_takes_for_patterns_is_read(spark, tmp_path):
+    folder = tmp_path / "a b=ü(1)+[2]"
+    deliver(folder, "2026-01-30T22:00:00", person=ROWS)
+    assert {r.file for r in omop.records(spark, delivered(folder)).collect()} == {"person.csv"}
+
+
+def test_whole_numbers_that_parquet_holds_as_floats_stay_whole(spark, tmp_path, plain):
+    table = pa.table({"person_id": [12345678.0], "gender_concept_id": [8507.0], "year_of_birth": [1960.5]})
+    pq.write_table(table, tmp_path / "one.parquet")
+    folder = folder_of(tmp_path / "d", "person.parquet", (tmp_path / "one.parquet").read_bytes())
+    assert dict(received(spark, folder)[0][3]) == {
+        "person_id": "12345678",
+        "gender_concept_id": "8507",
+        "year_of_birth": "1960.5",
+    }
+
+
+def test_what_spark_leaves_beside_its_files_is_not_data(tmp_path):
+    folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=ROWS)
+    before = delivered(folder)
+    (folder / "_SUCCESS").write_bytes(b"")
+    (folder / ".person.csv.crc").write_bytes(b"x")
+    assert delivered(folder) == before
 
 
 def test_text_that_is_not_utf8_is_refused_by_name(spark, tmp_path):

@@ -31,7 +31,7 @@ def after_first_night(workplace, tmp_path):
 def test_every_delivered_row_is_accepted_quarantined_with_its_reasons_or_a_copy(after_first_night):
     lake = after_first_night.lake.for_run("")
     fates = {r.fate: r["count"] for r in lake.read("phi.fate").groupBy("fate").count().collect()}
-    assert fates == {"accepted": 12, "quarantined": 14, "duplicate": 1}
+    assert fates == {"accepted": 12, "quarantined": 15, "duplicate": 1}
     refused = lake.read("phi.quarantine").collect()
     secret = keys.load("env:MEDPIPE_PSEUDONYM_KEY").subkey("quarantine", NUM_KEY_BYTES)
     found = {}
@@ -53,7 +53,7 @@ def test_every_delivered_row_is_accepted_quarantined_with_its_reasons_or_a_copy(
         ("OUT_OF_RANGE",): ["3"],
         ("BAD_NUMBER",): ["4"],
         ("NOT_FINITE",): ["5"],
-        ("UNKNOWN_UNIT",): ["7"],
+        ("UNKNOWN_UNIT",): ["7", "8"],
     }
 
 
@@ -126,10 +126,22 @@ def test_the_same_delivery_again_is_skipped_and_writes_no_version(after_first_ni
 
 def test_too_many_bad_rows_publish_nothing(workplace, tmp_path):
     work = workplace("2026-01-31", thresholds={"omop": {"max_bad_ratio": 0.1}})
-    with pytest.raises(DataError, match="TOO_MANY_BAD_ROWS: omop: 14 of 26 rows quarantined .*KEY_CONFLICT 2"):
+    with pytest.raises(DataError, match="TOO_MANY_BAD_ROWS: omop: 15 of 27 rows quarantined .*KEY_CONFLICT 2"):
         load(work, first_night(tmp_path / "2026-01-30"))
     assert not work.lake.exists("silver.event")
-    assert [entry.error_code for entry in work.ledger.entries] == [None, "TOO_MANY_BAD_ROWS"]
+    told = [(entry.status, entry.error_code) for entry in work.ledger.entries]
+    assert told == [("started", None), ("done", None), ("started", None), ("failed", "TOO_MANY_BAD_ROWS")]
+
+
+def test_after_a_failed_run_of_other_settings_the_first_ones_are_run_again(after_first_night, workplace, tmp_path):
+    """What the failed run left in the PHI zone is not taken for the first run's."""
+    strict = workplace("2026-01-31", thresholds={"omop": {"max_bad_ratio": 0.1}})
+    with pytest.raises(DataError, match="TOO_MANY_BAD_ROWS"):
+        strict.run(standardise_omop.main)
+    again = workplace("2026-01-31")
+    assert [outcome.status for outcome in again.run(standardise_omop.main)] == ["done"]
+    runs = {row.run_id for row in again.lake.for_run("").read("phi.fate").select("run_id").distinct().collect()}
+    assert runs == {again.ledger.entries[-1].run_id}
 
 
 def test_another_key_than_the_lakes_is_refused(after_first_night, workplace, tmp_path, monkeypatch):
@@ -148,6 +160,6 @@ def test_a_delivery_of_a_later_day_is_refused(workplace, tmp_path):
 def test_the_ledger_tells_what_went_in_and_out(after_first_night):
     entry = after_first_night.ledger.entries[-1]
     counts = (entry.rows_in, entry.rows_out, entry.rows_quarantined, entry.rows_duplicate)
-    assert counts == (27, 12, 14, 1)
+    assert counts == (28, 12, 15, 1)
     assert entry.key_fingerprint == keys.load("env:MEDPIPE_PSEUDONYM_KEY").fingerprint
     assert {output[0] for output in entry.outputs} >= {"silver.event", "phi.fate", "phi.quarantine"}
