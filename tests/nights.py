@@ -70,6 +70,11 @@ def content(lake: Lake, name: str) -> list[str]:
     return sorted(str([_plain(value) for value in row]) for row in rows)
 
 
+def differing(found: dict[str, list[str]], expected: dict[str, list[str]]) -> list[str]:
+    """Tables that are not in both, or whose rows are not the same."""
+    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+
+
 def _plain(value):
     if isinstance(value, float):
         return f"{value:.9g}"
