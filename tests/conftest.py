@@ -21,6 +21,9 @@ CONF = {
     "spark.sql.adaptive.enabled": "false",
     # Tables of a few rows: compiling code for them takes longer than reading it out.
     "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.constraintPropagation.enabled": "false",
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.databricks.delta.writeChecksumFile.enabled": "false",
 }
 
 

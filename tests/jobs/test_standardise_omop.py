@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from medpipe.errors import DataError, UsageError
 from medpipe.jobs import ingest_omop, standardise_omop
 from medpipe.privacy.sealing import NUM_KEY_BYTES, unseal
 from tests.deliveries import KEY, first_night, second_night
+from tests.jobs.conftest import open_at
 
 
 def load(work, folder):
@@ -21,11 +23,21 @@ def content(lake, name):
     return sorted(str(row) for row in lake.for_run("").read(name).drop("file").collect())
 
 
+@pytest.fixture(scope="module")
+def loaded(spark, tmp_path_factory):
+    """A lake after the first night, for tests that only look at it or find nothing to do."""
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MEDPIPE_PSEUDONYM_KEY", KEY)
+        work = open_at(spark, folder, "2026-01-31")
+        load(work, first_night(folder / "2026-01-30"))
+    return folder
+
+
 @pytest.fixture
-def after_first_night(workplace, tmp_path):
-    work = workplace("2026-01-31")
-    load(work, first_night(tmp_path / "2026-01-30"))
-    return work
+def after_first_night(loaded, spark, monkeypatch):
+    monkeypatch.setenv("MEDPIPE_PSEUDONYM_KEY", KEY)
+    return open_at(spark, loaded, "2026-01-31")
 
 
 def test_every_delivered_row_is_accepted_quarantined_with_its_reasons_or_a_copy(after_first_night):
@@ -82,11 +94,10 @@ def test_the_same_drug_id_of_two_persons_is_two_records(after_first_night):
 
 
 def test_no_identity_stands_outside_the_phi_root(after_first_night):
-    load(after_first_night, Path(after_first_night.lake.root).parent / "2026-01-30")
-    lake = Path(after_first_night.lake.root)
-    canaries = (b"MRN-000", KEY.encode())
-    for file in (path for path in lake.rglob("*") if path.is_file()):
-        assert not any(canary in file.read_bytes() for canary in canaries), file
+    root = Path(after_first_night.lake.root)
+    assert any(b"MRN-0001" in file.read_bytes() for file in Path(after_first_night.lake.phi_root).rglob("*.parquet"))
+    for file in (path for path in root.rglob("*") if path.is_file()):
+        assert not any(canary in file.read_bytes() for canary in (b"MRN-000", KEY.encode())), file
 
 
 def test_a_correction_wins_from_its_day_on_and_an_older_as_of_does_not_see_it(workplace, tmp_path):
@@ -116,10 +127,10 @@ def test_deliveries_in_the_wrong_order_and_twice_give_the_same_content(workplace
         assert content(right.lake, name) == content(wrong.lake, name), name
 
 
-def test_the_same_delivery_again_is_skipped_and_writes_no_version(after_first_night, tmp_path):
+def test_the_same_delivery_again_is_skipped_and_writes_no_version(after_first_night, loaded):
     lake = after_first_night.lake
     before = lake.for_run("").version("silver.event"), lake.for_run("").version("ops.run")
-    again = load(after_first_night, tmp_path / "2026-01-30")
+    again = load(after_first_night, loaded / "2026-01-30")
     assert [outcome.status for outcome in again] == ["skipped"]
     assert (lake.for_run("").version("silver.event"), lake.for_run("").version("ops.run")) == before
 
@@ -133,22 +144,25 @@ def test_too_many_bad_rows_publish_nothing(workplace, tmp_path):
     assert told == [("started", None), ("done", None), ("started", None), ("failed", "TOO_MANY_BAD_ROWS")]
 
 
-def test_after_a_failed_run_of_other_settings_the_first_ones_are_run_again(after_first_night, workplace, tmp_path):
+def test_after_a_failed_run_of_other_settings_the_first_ones_are_run_again(loaded, spark, tmp_path, monkeypatch):
     """What the failed run left in the PHI zone is not taken for the first run's."""
-    strict = workplace("2026-01-31", thresholds={"omop": {"max_bad_ratio": 0.1}})
+    monkeypatch.setenv("MEDPIPE_PSEUDONYM_KEY", KEY)
+    for name in ("lake", "lake-phi"):
+        shutil.copytree(loaded / name, tmp_path / name)
+    strict = open_at(spark, tmp_path, "2026-01-31", thresholds={"omop": {"max_bad_ratio": 0.1}})
     with pytest.raises(DataError, match="TOO_MANY_BAD_ROWS"):
         strict.run(standardise_omop.main)
-    again = workplace("2026-01-31")
+    again = open_at(spark, tmp_path, "2026-01-31")
     assert [outcome.status for outcome in again.run(standardise_omop.main)] == ["done"]
     runs = {row.run_id for row in again.lake.for_run("").read("phi.fate").select("run_id").distinct().collect()}
     assert runs == {again.ledger.entries[-1].run_id}
 
 
-def test_another_key_than_the_lakes_is_refused(after_first_night, workplace, tmp_path, monkeypatch):
-    work = workplace("2026-02-01")
+def test_another_key_than_the_lakes_is_refused(loaded, spark, tmp_path, monkeypatch):
     monkeypatch.setenv("MEDPIPE_PSEUDONYM_KEY", "cd" * 32)
+    work = open_at(spark, loaded, "2026-02-01")
     with pytest.raises(UsageError, match="OTHER_KEY"):
-        load(work, second_night(tmp_path / "2026-01-31"))
+        work.run(standardise_omop.main)
 
 
 def test_a_delivery_of_a_later_day_is_refused(workplace, tmp_path):

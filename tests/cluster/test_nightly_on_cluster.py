@@ -1,0 +1,34 @@
+"""The night by spark-submit on a cluster whose machines have no medpipe gives what it gives on one machine."""
+
+import shutil
+
+import pytest
+
+from medpipe import bundle
+from medpipe.jobs import nightly
+from tests.cluster.harness import standalone_cluster
+from tests.nights import differing
+
+# Small tables: fewer tasks and no compiled code for plans that run once. Adaptive execution stays on, as on a cluster.
+FAST = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    "spark.log.level": "ERROR",
+}
+
+
+@pytest.mark.timeout(900)
+def test_a_night_on_a_cluster_writes_the_tables_of_a_night_on_one_machine(
+    after_first_night, after_second_night, spark, tmp_path
+):
+    found = after_first_night.copy_to(tmp_path)
+    zip_file, script = tmp_path / "medpipe.zip", tmp_path / "nightly.py"
+    bundle.write_zip(zip_file)
+    shutil.copy(nightly.__file__, script)
+    flags = [*found.flags(found.as_ofs[1]), "--delivery", str(found.deliveries[1])]
+    with standalone_cluster() as cluster:
+        done = cluster.submit(script, flags, [zip_file], FAST, seconds=800)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert "score_population" in done.stdout and "not run" not in done.stdout
+    assert differing(found.tables(spark), after_second_night.tables(spark)) == []
