@@ -116,10 +116,10 @@ def test_a_correction_wins_from_its_day_on_and_an_older_as_of_does_not_see_it(wo
 
 def test_deliveries_in_the_wrong_order_and_twice_give_the_same_content(workplace, tmp_path, spark):
     one, two = first_night(tmp_path / "2026-01-30"), second_night(tmp_path / "2026-01-31")
-    right = workplace("2026-02-01")
+    loose = {"omop": {"max_bad_ratio": 1.0}}  # alone, the second night is about nobody known
+    right = workplace("2026-02-01", thresholds=loose)
     for folder in (one, two):
         load(right, folder)
-    loose = {"omop": {"max_bad_ratio": 1.0}}  # alone, the second night is about nobody known
     wrong = workplace("2026-02-01", lake=str(tmp_path / "other"), thresholds=loose)
     for folder in (two, one, two):
         load(wrong, folder)
