@@ -37,12 +37,18 @@ def spark():
 
 
 @pytest.fixture(autouse=True)
-def _forget_caches(request):
-    """What a test cached, and what Delta remembers of its lake, would fill the session's memory."""
+def _forget(request):
+    """What a test cached, and what Delta remembers of its lake, would fill the session's memory.
+
+    Tables it registered in the session's catalog lie in its own lake, and the next test's have the same names.
+    """
     yield
     if "spark" in request.fixturenames:
         session = request.getfixturevalue("spark")
         session.catalog.clearCache()
+        for database in session.catalog.listDatabases():
+            if database.name != "default":
+                session.sql(f"drop database {database.name} cascade")
         session._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
 
 
