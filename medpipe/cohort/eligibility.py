@@ -21,6 +21,9 @@ class CohortSettings:
         washout_days: a patient with the outcome this long before the index is not at risk of a first one; None: ever.
         max_unseen_days: a patient whose observation ended at most this long before the index still counts as observed;
             periods end with the last delivery, which is a day or more before the index.
+        lag_days: days before as_of whose records may not have arrived or whose observation is not yet complete; to fit,
+            the time at risk ends so long before as_of. Too small, it leaves only patients with the outcome: where every
+            period ends before the time at risk does, all others are CENSORED.
     """
 
     outcome_concepts: tuple[str, ...] = ()
@@ -28,6 +31,7 @@ class CohortSettings:
     time_at_risk_days: int = 90
     washout_days: int | None = None
     max_unseen_days: int = 31
+    lag_days: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class Window:
 
 
 def index_date(as_of: date, role: str, settings: CohortSettings) -> date:
-    """apply: as_of itself. fit: so long before that the whole time at risk is known at as_of."""
-    return as_of if role == "apply" else as_of - timedelta(days=settings.time_at_risk_days)
+    """apply: as_of itself. fit: so long before that the whole time at risk ends lag_days before as_of, and is known."""
+    return as_of if role == "apply" else as_of - timedelta(days=settings.time_at_risk_days + settings.lag_days)
 
 
 def cohort(

@@ -59,7 +59,8 @@ def read_examples(shards: Sequence[Shard], recipe: Recipe, vocabulary: Vocabular
             raise DataError(
                 "NO_EXAMPLES",
                 f"split {split} has {num_patients} labelled patients, {num_positive:.0f} with the outcome; "
-                "both labels are needed: check gold.cohort's exclusions and the outcome's concepts",
+                "both labels are needed: check the outcome's concepts and gold.cohort's exclusions; "
+                "where most are CENSORED, raise cohort.lag_days",
             )
     return found
 

@@ -11,7 +11,7 @@ import json
 import os
 import resource
 import time
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from sklearn.metrics import roc_auc_score
 
 from medpipe import job, keys, settings
+from medpipe.cohort.eligibility import index_date
 from medpipe.evaluate import ranking
 from medpipe.jobs import build_ratings, nightly, recommend_treatments, retrain_risk
 from medpipe.privacy.pseudonyms import pseudonym
@@ -70,8 +71,7 @@ def metrics(work: job.Workplace, as_of: date, recipe: str) -> dict:
 def risk(work: job.Workplace, folder: Path, as_of: date) -> dict:
     """AUROC of oracle, GRU and logistic regression on the test split."""
     truth = pq.read_table(folder / "hospital" / "truth" / "risk.parquet").to_pandas()
-    index = as_of - timedelta(days=work.settings.cohort.time_at_risk_days)
-    truth = truth[truth.index_date == index]
+    truth = truth[truth.index_date == index_date(as_of, "fit", work.settings.cohort)]
     true_risk = dict(zip(hidden(truth.person_id.to_numpy()), truth.risk, strict=True))
     cohort = work.lake.for_run("").read("gold.cohort", as_of, where={"role": "fit", "split": "test"})
     rows = cohort.where("exclusion is null").select("patient_id", "label").collect()

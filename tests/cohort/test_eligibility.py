@@ -1,4 +1,5 @@
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -10,13 +11,13 @@ SETTINGS = CohortSettings(outcome_concepts=("HF",), observation_days=365, time_a
 WINDOW = Window(date(2025, 6, 1), datetime(2025, 6, 1, tzinfo=UTC), datetime(2025, 7, 1, tzinfo=UTC))
 
 
-def asked(table, periods, events, role="fit", settings=SETTINGS):
+def asked(table, periods, events, role="fit", settings=SETTINGS, window=WINDOW):
     """patient -> (label, exclusion)."""
     names = sorted({line.split("|")[0].strip() for line in periods.strip().splitlines()} | {"unseen"})
     patients = table("patient_id string | birth_date date\n" + "\n".join(f"{name} | 1960-01-01" for name in names))
     spans = table("patient_id string | start_date date | end_date date\n" + periods)
     happened = table("patient_id string | kind string | concept string | event_at timestamp\n" + events)
-    rows = cohort(patients, spans, happened, role, WINDOW, settings).collect()
+    rows = cohort(patients, spans, happened, role, window, settings).collect()
     assert len(rows) == len(names)
     return {row.patient_id: (row.label, row.exclusion) for row in rows}
 
@@ -78,6 +79,20 @@ def test_without_an_outcome_nothing_can_be_asked(table):
 def test_the_index_lies_so_far_back_that_every_label_is_known():
     assert index_date(date(2025, 7, 1), "fit", SETTINGS) == date(2025, 6, 1)
     assert index_date(date(2025, 7, 1), "apply", SETTINGS) == date(2025, 7, 1)
+
+
+def test_with_a_lag_the_index_to_fit_lies_so_much_further_back_and_that_to_apply_does_not():
+    lagging = replace(SETTINGS, lag_days=10)
+    assert index_date(date(2025, 7, 1), "fit", lagging) == date(2025, 5, 22)
+    assert index_date(date(2025, 7, 1), "apply", lagging) == date(2025, 7, 1)
+
+
+@pytest.mark.parametrize(("lag_days", "found"), [(0, (-1, "CENSORED")), (9, (-1, "CENSORED")), (10, (0, None))])
+def test_a_patient_whose_period_ends_before_as_of_has_a_label_once_the_lag_covers_the_gap(table, lag_days, found):
+    settings = replace(SETTINGS, lag_days=lag_days)
+    start = datetime.combine(index_date(date(2025, 7, 1), "fit", settings), datetime.min.time(), UTC)
+    window = Window(start.date(), start, start + timedelta(days=30))
+    assert asked(table, "ends | 2020-01-01 | 2025-06-20", "", settings=settings, window=window)["ends"] == found
 
 
 def test_a_patient_keeps_its_split_and_the_shares_are_as_stated(spark):
