@@ -20,7 +20,7 @@ def main(run: job.Run) -> None:
     lake, settings = run.lake, run.settings.recommend
     rated = lake.read("gold.rating", run.as_of).drop("as_of", "run_id").persist()
     # Two sources may speak of one patient.
-    patients = lake.read("silver.patient", run.as_of).select("patient_id").distinct()
+    patients = lake.read("silver.patient", run.as_of).select("patient_id").distinct().persist()
     lists = recommend(rated, patients, settings).withColumn("as_of", F.lit(run.as_of))
     written = lake.replace(lists, "gold.recommendation", where=run.partition)
     origin = {"as_of": F.lit(run.as_of), "recipe": F.lit("als"), "split": F.lit("time_ordered")}
@@ -36,10 +36,8 @@ def measured(rated: DataFrame, settings: AlsSettings) -> DataFrame:
     patients = later.select("patient_id").distinct()
     by_als = recommend(known, patients, settings)
     by_share = recommend_popular(known, patients, settings.top_k)
-    model, baseline = (ranking.per_patient(lists, later, held).persist() for lists in (by_als, by_share))
-    k = settings.top_k
-    rows = ranking.metrics(model, "als", k).unionByName(ranking.metrics(baseline, "popularity", k))
-    return rows.unionByName(ranking.differences(model, baseline, "als", "popularity", k))
+    model, baseline = (ranking.per_patient(lists, later, held) for lists in (by_als, by_share))
+    return ranking.comparison(model, baseline, "als", "popularity", settings.top_k)
 
 
 if __name__ == "__main__":

@@ -63,32 +63,33 @@ def per_patient(lists: DataFrame, later: DataFrame, settings: RankingSettings) -
     )
 
 
-def metrics(measured: DataFrame, model: str, top_k: int) -> DataFrame:
-    """model, metric, value, low, high, num_patients: means over patients with normal 95 % intervals; none for one.
+def comparison(measured: DataFrame, other: DataFrame, model: str, baseline: str, top_k: int) -> DataFrame:
+    """How a model and a baseline do on the same patients, and their difference, pair by pair, all in one pass.
 
     Args:
-        measured: of per_patient.
+        measured, other: of per_patient, the model's and the baseline's.
+    Returns:
+        model, metric, value, low, high, num_patients: means over patients with normal 95 % intervals; none for one.
     """
-    return _means(measured, model, {f"{name}_at_{top_k}": F.col(name) for name in ("ndcg", "recall")})
-
-
-def differences(measured: DataFrame, other: DataFrame, model: str, baseline: str, top_k: int) -> DataFrame:
-    """As `metrics`, of model minus baseline on the same patients, pair by pair."""
     theirs = other.withColumnsRenamed({"ndcg": "other_ndcg", "recall": "other_recall"})
-    both = measured.join(theirs, on="patient_id", how="inner")
-    gains = {f"{n}_at_{top_k}_above_{baseline}": F.col(n) - F.col(f"other_{n}") for n in ("ndcg", "recall")}
-    return _means(both, model, gains)
+    values = []
+    for name in ("ndcg", "recall"):
+        mine, other_one = F.col(name), F.col(f"other_{name}")
+        values += [(model, f"{name}_at_{top_k}", mine), (baseline, f"{name}_at_{top_k}", other_one)]
+        values += [(model, f"{name}_at_{top_k}_above_{baseline}", mine - other_one)]
+    return _means(measured.join(theirs, on="patient_id", how="inner"), values)
 
 
-def _means(rows: DataFrame, model: str, values: dict[str, Column]) -> DataFrame:
-    pairs = F.explode(F.array(*[F.struct(F.lit(name).alias("metric"), v.alias("of")) for name, v in values.items()]))
-    long = rows.select(pairs.alias("pair")).select("pair.metric", "pair.of")
-    counted = long.groupBy("metric").agg(
-        F.avg("of").alias("mean"), F.stddev_samp("of").alias("spread"), F.count("*").alias("num_patients")
+def _means(rows: DataFrame, values: list[tuple[str, str, Column]]) -> DataFrame:
+    named = [F.struct(F.lit(m).alias("model"), F.lit(n).alias("metric"), v.alias("of")) for m, n, v in values]
+    counted = (
+        rows.select(F.inline(F.array(*named)))
+        .groupBy("model", "metric")
+        .agg(F.avg("of").alias("mean"), F.stddev_samp("of").alias("spread"), F.count("*").alias("num_patients"))
     )
     margin = Z_95 * F.col("spread") / F.sqrt("num_patients")
     return counted.select(
-        F.lit(model).alias("model"),
+        "model",
         "metric",
         # Means over partitions in any order agree to more digits than these.
         F.round("mean", 9).alias("value"),

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from medpipe.errors import DataError, UsageError
 from medpipe.recommend.numbering import numbered
-from medpipe.recommend.popularity import recommend_popular
+from medpipe.recommend.popularity import popular_left, popularity
 from medpipe.recommend.topk import MASKED, largest, pack, scores_of, steps_of, unpack
 
 # Spark's ALS takes keys as int.
@@ -51,7 +51,8 @@ class Factors:
     """A fitted model.
 
     Attributes:
-        patients: patient_id and factors (array<float>, rank) of every patient of the ratings.
+        patients: patient_id, factors (array<float>, rank) and held (array<int>, places in `treatments`) of every
+            patient of the ratings.
         treatments: the catalogue, sorted.
         of_treatments: float64 (M, rank), in that order.
     """
@@ -73,31 +74,31 @@ def recommend(ratings: DataFrame, patients: DataFrame, settings: AlsSettings) ->
         treatments are left, and none only where the patient has them all.
     Raises: what `fit` raises.
     """
+    popular = popularity(ratings)
+    if not popular:
+        return _of_new(popular, patients, settings.top_k)
+    factors = fit(ratings, settings, sorted(treatment for treatment, _ in popular))
+    lists = best_left(factors, patients, settings.top_k).withColumn("path", F.lit("als"))
     new = patients.join(ratings, on="patient_id", how="left_anti")
-    popular = recommend_popular(ratings, new, settings.top_k)
-    if ratings.isEmpty():
-        return popular
-    lists = best_left(fit(ratings, settings), ratings, patients, settings.top_k)
-    return lists.withColumn("path", F.lit("als")).unionByName(popular)
+    return lists.unionByName(_of_new(popular, new, settings.top_k))
 
 
-def fit(ratings: DataFrame, settings: AlsSettings) -> Factors:
+def fit(ratings: DataFrame, settings: AlsSettings, treatments: list[str]) -> Factors:
     """Factors of all patients and treatments; the same rows in any order or partitioning give the same bits.
 
     Args:
         ratings: not empty; reads patient_id, treatment and rating.
+        treatments: the catalogue of the ratings, sorted.
     Raises:
         UsageError: NO_CHECKPOINT_DIR.
         DataError: DUPLICATE_RATINGS (ALS would take each for a patient's word); TOO_MANY_KEYS.
     Cost: with one block one task does the sums, some 25 bytes of memory a rating.
     """
     require_checkpoints(settings.iterations, ratings.sparkSession.conf.get("spark.checkpoint.dir", None))
-    _require_unique(ratings)
-    patients = numbered(ratings.select("patient_id").distinct(), "patient_id", "patient")
-    treatments = numbered(ratings.select("treatment").distinct(), "treatment", "item")
-    require_int(patients.count(), "patients")
-    rows = ratings.join(patients, on="patient_id", how="inner").join(F.broadcast(treatments), "treatment", "inner")
-    rows = rows.select(*[F.col(name).cast("int").alias(name) for name in ("patient", "item")], "rating")
+    # Read by ALS, by the check before it and by the lists after it.
+    histories = _histories(ratings, treatments).persist()
+    _require_usable(histories)
+    rows = histories.select(F.col("patient").cast("int").alias("patient"), F.inline("items"))
     rows = rows.repartition(settings.num_blocks, "patient").sortWithinPartitions("patient", "item")
     als = ALS(
         rank=settings.rank,
@@ -116,26 +117,22 @@ def fit(ratings: DataFrame, settings: AlsSettings) -> Factors:
     of_patients = model.userFactors.select(
         F.col("id").cast("long").alias("patient"), F.col("features").alias("factors")
     )
-    items = model.itemFactors.orderBy("id").collect()
+    patients = histories.join(of_patients, on="patient", how="inner")
+    items = sorted(model.itemFactors.collect(), key=lambda row: row.id)
     return Factors(
-        patients=patients.join(of_patients, on="patient", how="inner").select("patient_id", "factors"),
-        treatments=[row.treatment for row in treatments.orderBy("item").collect()],
+        patients=patients.select("patient_id", "factors", F.col("items.item").alias("held")),
+        treatments=treatments,
         of_treatments=np.array([row.features for row in items], np.float64),
     )
 
 
-def best_left(factors: Factors, ratings: DataFrame, patients: DataFrame, top_k: int) -> DataFrame:
+def best_left(factors: Factors, patients: DataFrame, top_k: int) -> DataFrame:
     """The best treatments that a patient does not have, for those of the patients who have factors.
 
     Returns:
         patient_id, rank, treatment, score; one pass, and what a patient has is masked before the best are taken.
     """
-    places = list(enumerate(factors.treatments))
-    treatments = ratings.sparkSession.createDataFrame(places, "place int, treatment string")
-    held = ratings.join(F.broadcast(treatments), on="treatment", how="inner")
-    held = held.groupBy("patient_id").agg(F.collect_list("place").alias("held"))
-    rows = patients.select("patient_id").join(held, on="patient_id", how="inner")
-    rows = rows.join(factors.patients, on="patient_id", how="inner").select("patient_id", "factors", "held")
+    rows = factors.patients.join(patients.select("patient_id"), on="patient_id", how="left_semi")
     return rows.mapInArrow(Ranker(factors.treatments, factors.of_treatments, top_k), LISTS)
 
 
@@ -195,10 +192,31 @@ def require_int(num_keys: int, what: str) -> None:
         raise DataError("TOO_MANY_KEYS", f"{found}: recommend to parts of the population")
 
 
-def _require_unique(ratings: DataFrame) -> None:
-    pairs = ratings.groupBy("patient_id", "treatment").count()
-    num_repeated = pairs.where("count > 1").count()
-    if num_repeated:
+def _histories(ratings: DataFrame, treatments: list[str]) -> DataFrame:
+    """One row a patient: patient_id, items (array of item, its place in `treatments`, and rating), patient (number)."""
+    places = pa.table({"treatment": pa.array(treatments, pa.string()), "item": np.arange(len(treatments), dtype="i4")})
+    placed = ratings.join(F.broadcast(ratings.sparkSession.createDataFrame(places)), on="treatment", how="inner")
+    items = F.collect_list(F.struct("item", "rating")).alias("items")
+    return numbered(placed.groupBy("patient_id").agg(items), "patient_id", "patient")
+
+
+def _require_usable(histories: DataFrame) -> None:
+    """Refuses more patients than ALS can number, and a treatment twice in one history.
+
+    Raises:
+        DataError: DUPLICATE_RATINGS, TOO_MANY_KEYS.
+    """
+    held = F.col("items.item")
+    num_repeated = F.size(held) - F.size(F.array_distinct(held))
+    found = histories.agg(F.count("*").alias("num_patients"), F.sum(num_repeated).alias("num_repeated")).first()
+    require_int(found.num_patients, "patients")
+    if found.num_repeated:
         raise DataError(
-            "DUPLICATE_RATINGS", f"{num_repeated} pairs of patient and treatment are rated twice; aggregate them first"
+            "DUPLICATE_RATINGS",
+            f"{found.num_repeated} pairs of patient and treatment are rated again; aggregate them first",
         )
+
+
+def _of_new(popular: list[tuple[str, float]], patients: DataFrame, top_k: int) -> DataFrame:
+    """Popularity's list for patients who have nothing yet."""
+    return popular_left(popular, patients.withColumn("held", F.lit(None).cast("array<string>")), top_k)

@@ -1,6 +1,7 @@
 from math import log2
 
 import pytest
+from pyspark.sql import functions as F
 
 from medpipe.evaluate import ranking
 
@@ -48,7 +49,7 @@ def test_a_difference_is_taken_patient_by_patient(spark):
     theirs = spark.createDataFrame(
         [("ann", 0.4, 1.0), ("bob", 0.6, 1.0)], "patient_id string, ndcg double, recall double"
     )
-    rows = {r.metric: r for r in ranking.differences(mine, theirs, "als", "popularity", 10).collect()}
+    rows = {r.metric: r for r in ranking.comparison(mine, theirs, "als", "popularity", 10).collect()}
     gain = rows["ndcg_at_10_above_popularity"]
     assert (gain.value, gain.low, gain.high, gain.num_patients) == (
         pytest.approx(0.1),
@@ -63,15 +64,17 @@ def test_means_have_normal_intervals_and_one_patient_none(spark):
     both = spark.createDataFrame(
         [("ann", 0.2, 0.0), ("bob", 0.6, 0.0)], "patient_id string, ndcg double, recall double"
     )
-    rows = {r.metric: r for r in ranking.metrics(both, "als", 10).collect()}
-    found = rows["ndcg_at_10"]
+    none = both.select("patient_id", *[F.lit(0.0).alias(name) for name in ("ndcg", "recall")])
+    rows = {(r.model, r.metric): r for r in ranking.comparison(both, none, "als", "popularity", 10).collect()}
+    assert len(rows) == 6 and rows["popularity", "ndcg_at_10"].value == 0.0
+    found = rows["als", "ndcg_at_10"]
     spread = (2 * 0.2**2) ** 0.5 / 2**0.5
-    assert found.model == "als" and found.num_patients == 2
+    assert found.num_patients == 2
     assert (found.value, found.low, found.high) == pytest.approx(
         (0.4, 0.4 - 1.959964 * spread, 0.4 + 1.959964 * spread)
     )
-    alone = ranking.metrics(both.limit(1), "als", 10).collect()
-    assert [(r.low, r.high, r.num_patients) for r in alone] == [(None, None, 1)] * 2
+    alone = ranking.comparison(both.limit(1), none, "als", "popularity", 10).collect()
+    assert [(r.low, r.high, r.num_patients) for r in alone] == [(None, None, 1)] * 6
 
 
 def test_a_list_in_ideal_order_is_worth_one_however_much_is_held_out(spark):

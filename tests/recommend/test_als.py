@@ -5,6 +5,7 @@ from pyspark.sql import functions as F
 from medpipe.errors import DataError, UsageError
 from medpipe.recommend.als import AlsSettings, fit, recommend, require_checkpoints, require_int
 
+TREATMENTS = list("abcdefgh")
 SETTINGS = AlsSettings(rank=2, iterations=6, reg=0.01, top_k=6)
 
 
@@ -57,8 +58,8 @@ def test_nobody_is_recommended_what_they_have_and_all_else_comes_in_falling_orde
 
 
 def test_a_score_is_the_product_of_the_factors(ratings, lists):
-    factors = fit(ratings, SETTINGS)
-    assert factors.treatments == list("abcdefgh")
+    factors = fit(ratings, SETTINGS, TREATMENTS)
+    assert factors.treatments == TREATMENTS
     of_patient = {r.patient_id: np.array(r.factors) for r in factors.patients.collect()}
     products = [
         float(of_patient[row[0]] @ factors.of_treatments["abcdefgh".index(row[2])]) for row in lists if row[4] == "als"
@@ -88,7 +89,7 @@ def test_nobody_treated_gives_no_lists_and_who_has_everything_none(spark, rating
 
 def test_a_pair_rated_twice_is_refused(ratings):
     with pytest.raises(DataError, match="DUPLICATE_RATINGS: 1 pairs"):
-        fit(ratings.union(ratings.limit(1)), SETTINGS)
+        fit(ratings.union(ratings.limit(1)), SETTINGS, TREATMENTS)
 
 
 def test_many_iterations_need_a_checkpoint_folder(spark, ratings):
@@ -96,7 +97,7 @@ def test_many_iterations_need_a_checkpoint_folder(spark, ratings):
     with pytest.raises(UsageError, match="NO_CHECKPOINT_DIR: 11 ALS iterations need spark.checkpoint.dir"):
         require_checkpoints(11, None)
     assert spark.conf.get("spark.checkpoint.dir")
-    many = fit(ratings, AlsSettings(rank=2, iterations=30))
+    many = fit(ratings, AlsSettings(rank=2, iterations=30), TREATMENTS)
     assert many.of_treatments.shape == (8, 2)
 
 
