@@ -102,7 +102,6 @@ class Ledger:
 
     def append(self, entry: Entry) -> None:
         """Writes the row that says a run ended; for a finished run this is the last commit."""
-        struct = contracts.load("ops.run").struct
-        frame = self.lake.spark.createDataFrame([tuple(getattr(entry, column) for column in struct.names)], struct)
-        self.lake.append(frame, "ops.run", once=f"{entry.run_id}/{entry.finished_at.isoformat()}")
+        columns = contracts.load("ops.run").struct.names
+        self.lake.log([tuple(getattr(entry, column) for column in columns)], "ops.run")
         self.entries.append(entry)

@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
+from functools import reduce
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import ArrayType, StructType
 
 from medpipe import contracts, snapshots
 from medpipe.errors import ConflictError, ContractError, DataError, UsageError
@@ -33,7 +37,7 @@ class Lake:
     Attributes:
         timezone: the hospital's; as_of is midnight there.
         run_id: stamped on every row written; None for a lake that is only read.
-        pinned: versions of the tables read so far: a run sees one version of each.
+        pinned: version and rows of the tables read so far: a run sees one version of each, or its own newest commit.
         inputs: the first version read of each table.
         written: the commits of this run, in order.
     """
@@ -43,7 +47,7 @@ class Lake:
     phi_root: str
     timezone: str = "UTC"
     run_id: str | None = None
-    pinned: dict[str, int] = field(default_factory=dict)
+    pinned: dict[str, tuple[int, DataFrame]] = field(default_factory=dict)
     inputs: dict[str, int] = field(default_factory=dict)
     written: list[Written] = field(default_factory=list)
 
@@ -62,9 +66,9 @@ class Lake:
     def version(self, name: str) -> int:
         """The table's newest Delta version; the first call of a run pins it."""
         if name not in self.pinned:
-            self.pinned[name] = self._newest(name)
-            self.inputs.setdefault(name, self.pinned[name])
-        return self.pinned[name]
+            self._pin(name, self._newest(name))
+            self.inputs.setdefault(name, self.pinned[name][0])
+        return self.pinned[name][0]
 
     def read(self, name: str, as_of: date | None = None, where: dict | None = None) -> DataFrame:
         """What the table says as of a date.
@@ -104,11 +108,12 @@ class Lake:
             )
         rows = contracts.conform(self._stamped(frame), name)
         self._create(name)
-        held = self._held(name, where)
-        if held is None:
-            writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", _sql(where))
-            self._commit(name, lambda: writer.option("userMetadata", self.run_id).save(self.path(name)))
-        return self._record(name, held)
+        told = f"{self.run_id} {_sql(where)}"
+        if self._holds(name, told):
+            return self._record(name, num_rows=0)
+        writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", _sql(where))
+        self._commit(name, lambda: writer.option("userMetadata", told).save(self.path(name)))
+        return self._record(name)
 
     def append(self, frame: DataFrame, name: str, once: str | None = None) -> Written:
         """Adds rows in one commit; the same `once` (default: this run) again adds nothing."""
@@ -119,7 +124,19 @@ class Lake:
         # A table's own transaction id: Delta skips a pair it has seen.
         writer = writer.option("txnAppId", f"medpipe/{name}/{once or self.run_id}").option("txnVersion", 1)
         self._commit(name, lambda: writer.save(self.path(name)))
-        return self._record(name, None)
+        return self._record(name)
+
+    def log(self, rows: list[tuple], name: str) -> None:
+        """Adds rows that say what happened just now, values in the contract's order; nothing else waits for them.
+
+        A transaction id for each would stay in the table's log for good, and be read at every commit.
+        """
+        struct = contracts.load(name).struct
+        self._create(name)
+        # Arrow rows are planned as they are; Python objects would take a job of their own.
+        frame = self.spark.createDataFrame(_arrow(rows, struct), struct)
+        writer = contracts.conform(frame, name).write.format("delta").mode("append")
+        self._commit(name, lambda: writer.save(self.path(name)))
 
     def shards(self, name: str, where: dict, columns: list[str]) -> snapshots.Snapshot:
         """The pinned files of one partition, fit to be read without Spark; see snapshots.pin for what is refused."""
@@ -129,7 +146,18 @@ class Lake:
 
     def count(self, name: str, where: dict) -> int:
         """Rows committed for a partition, counted afresh from the newest version."""
-        return self.spark.read.format("delta").load(self.path(name)).where(_predicate(where)).count()
+        return self.counts([name], where)[name]
+
+    def counts(self, names: list[str], where: dict) -> dict[str, int]:
+        """As `count`, of several tables in one query."""
+        counted = [
+            self.spark.read.format("delta")
+            .load(self.path(name))
+            .where(_predicate(where))
+            .agg(F.lit(name).alias("name"), F.count("*").alias("num_rows"))
+            for name in names
+        ]
+        return {row.name: row.num_rows for row in reduce(DataFrame.unionAll, counted).collect()}
 
     def register(self, names: list[str] | None = None) -> list[str]:
         """Puts the tables that exist, and the views over them, into the session's catalog; returns their names.
@@ -169,8 +197,12 @@ class Lake:
         contract = contracts.load(name)
         if not self.exists(name):
             return self.spark.createDataFrame([], contract.struct)
-        reader = self.spark.read.format("delta").option("versionAsOf", self.version(name))
-        return reader.load(self.path(name)).where(_predicate(where))
+        self.version(name)
+        return self.pinned[name][1].where(_predicate(where))
+
+    def _pin(self, name: str, version: int) -> None:
+        reader = self.spark.read.format("delta").option("versionAsOf", version)
+        self.pinned[name] = version, reader.load(self.path(name))
 
     def _stamped(self, frame: DataFrame) -> DataFrame:
         if self.run_id is None:
@@ -195,11 +227,10 @@ class Lake:
         builder = builder.property("delta.enableDeletionVectors", "false")
         self._commit(name, builder.partitionedBy(*contract.partition_by).execute)
 
-    def _held(self, name: str, where: dict) -> int | None:
-        """Version of the table if the partition's rows are this run's already, else None."""
-        newest = self.spark.read.format("delta").load(self.path(name)).where(_predicate(where))
-        held = newest.select("run_id").limit(1).collect()
-        return self._newest(name) if held and held[0].run_id == self.run_id else None
+    def _holds(self, name: str, told: str) -> bool:
+        """Whether the table's last commit is this run's of this partition: it was killed before the ledger knew."""
+        last = self._last(name)
+        return last is not None and last.userMetadata == told
 
     def _commit(self, name: str, write: Callable[[], None]) -> None:
         """The only place where a table changes."""
@@ -217,13 +248,20 @@ class Lake:
             raise
 
     def _newest(self, name: str) -> int:
-        return DeltaTable.forPath(self.spark, self.path(name)).history(1).select("version").first().version
+        # What history(1) says, without its Spark job.
+        log = self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.spark._jsparkSession, self.path(name))
+        none = self.spark._jvm.scala.Option.empty()
+        return log.update(False, none, none).version()
 
-    def _record(self, name: str, held: int | None) -> Written:
-        last = DeltaTable.forPath(self.spark, self.path(name)).history(1).first()
-        num_rows = 0 if held is not None else int((last.operationMetrics or {}).get("numOutputRows", 0))
+    def _last(self, name: str) -> Row | None:
+        return DeltaTable.forPath(self.spark, self.path(name)).history(1).first()
+
+    def _record(self, name: str, num_rows: int | None = None) -> Written:
+        last = self._last(name)
+        if num_rows is None:
+            num_rows = int((last.operationMetrics or {}).get("numOutputRows", 0))
         written = Written(name, last.version, num_rows)
-        self.pinned.pop(name, None)
+        self._pin(name, last.version)
         self.written.append(written)
         return written
 
@@ -246,6 +284,18 @@ def _sql(where: dict) -> str:
         text = str(value).replace("\\", "\\\\").replace("'", "\\'")
         parts.append(f"{column} = DATE'{text}'" if isinstance(value, date) else f"{column} = '{text}'")
     return " and ".join(parts)
+
+
+def _arrow(rows: list[tuple], struct: StructType) -> pa.Table:
+    """The rows as Arrow; arrays of structs may hold plain tuples."""
+
+    def value(item, kind):
+        if isinstance(kind, ArrayType):
+            return [value(part, kind.elementType) for part in item]
+        return dict(zip(kind.names, item, strict=True)) if isinstance(kind, StructType) else item
+
+    told = [{c.name: value(item, c.dataType) for c, item in zip(struct, row, strict=True)} for row in rows]
+    return pa.Table.from_pylist(told, schema=to_arrow_schema(struct))
 
 
 def _sources(view: str) -> set[str]:

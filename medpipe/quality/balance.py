@@ -1,7 +1,5 @@
 """Rows in = rows out + quarantined + exact copies, counted from committed tables."""
 
-from functools import reduce
-
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -10,31 +8,28 @@ from medpipe.errors import DataError
 FATES = ("accepted", "quarantined", "duplicate")
 
 
-def union(frames: list[DataFrame]) -> DataFrame:
-    """Rows of all frames, which have the same columns."""
-    return reduce(DataFrame.unionByName, frames)
+def counted(fates: DataFrame, refused: DataFrame) -> tuple[dict[str, int], dict[str, int]]:
+    """(rows by fate, rows by reason), in one query; every fate has a number, a row with two reasons counts for both.
+
+    Args:
+        fates: of phi.fate. refused: of phi.quarantine.
+    """
+    by_fate = fates.groupBy(F.lit("fate").alias("of"), F.col("fate").alias("code")).count()
+    codes = refused.select(F.explode("reasons").alias("code"))
+    rows = by_fate.unionByName(codes.groupBy(F.lit("reason").alias("of"), "code").count()).collect()
+    numbers = {(row.of, row.code): row["count"] for row in rows}
+    reasons = {code: number for (of, code), number in numbers.items() if of == "reason"}
+    return {fate: numbers.get(("fate", fate), 0) for fate in FATES}, reasons
 
 
-def fates(rows: DataFrame) -> dict[str, int]:
-    """Rows of phi.fate by fate; every fate has a number."""
-    counted = {row.fate: row["count"] for row in rows.groupBy("fate").count().collect()}
-    return {fate: counted.get(fate, 0) for fate in FATES}
-
-
-def reasons(rows: DataFrame) -> dict[str, int]:
-    """Rows of phi.quarantine by reason; a row with two reasons counts for both."""
-    counted = rows.select(F.explode("reasons").alias("code")).groupBy("code").count()
-    return {row.code: row["count"] for row in counted.collect()}
-
-
-def require(delivered: int, counts: dict[str, int], published: dict[str, int], quarantined: int) -> None:
+def require(delivered: int, counts: dict[str, int], quarantined: int, published: dict[str, int]) -> None:
     """Raises DataError UNBALANCED unless every delivered row is accounted for once.
 
     Args:
         delivered: rows in bronze.
-        counts: as of `fates`.
-        published: silver table -> rows.
+        counts: rows by fate, of `counted`.
         quarantined: rows in phi.quarantine.
+        published: silver table -> rows.
     """
     accepted = sum(published.values())
     if delivered != sum(counts.values()) or counts["accepted"] != accepted or counts["quarantined"] != quarantined:

@@ -1,6 +1,6 @@
 """What becomes of each delivered row: accepted, quarantined with every reason, or an exact copy."""
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from medpipe.quality import checks
@@ -8,29 +8,42 @@ from medpipe.quality import checks
 NAME = ("source_table", "record_hash", "occurrence")
 
 
-def judged(rows: DataFrame, name: str, key: tuple[str, ...], persons: DataFrame | None) -> DataFrame:
-    """rows with `reasons` and `fate`, and, where persons are given, patient_id swapped for the pseudonym.
+def judged(rows: DataFrame, persons: DataFrame, num_partitions: int) -> DataFrame:
+    """rows with `reasons` and `fate`, and patient_id swapped for the pseudonym.
+
+    Rows of a patient meet in one partition, so that one shuffle serves every question about them.
 
     Args:
-        rows: every delivered row for silver table `name`: its columns, the bronze name, person_id, faults. Read three
-            times: persist it where it is dear.
-        key: what names a record within the delivery, ids as delivered.
-        persons: person_id (unique), pseudonym, birth_date (null: nobody by that id was delivered), or None for rows
-            that are about no patient or that tell who is one.
+        rows: every delivered row: the bronze name, `silver` (the table it is for), person_id, record_id (what names the
+            record among its table's and person's; null where nothing does), happened_at, birth_date (of a patient) and
+            faults.
+        persons: person_id (unique, every one of rows), pseudonym, birth_date (as delivered before; null: not so far).
     """
-    firsts = rows.where("occurrence = 1")
-    clashing = checks.conflicting(firsts, key).withColumn("is_clashing", F.lit(True))
-    joined = rows.join(clashing, on=list(key), how="left")
-    more = [F.when(F.col("is_clashing"), "KEY_CONFLICT")]
-    if persons is not None:
-        known = persons.select("person_id", "pseudonym", F.col("birth_date").alias("born"))
-        joined = joined.join(known, on="person_id", how="left").withColumn("patient_id", F.col("pseudonym"))
-        more.append(F.when(F.col("person_id").isNotNull() & F.col("born").isNull(), "UNKNOWN_PATIENT"))
-        happened = next(column for column in ("event_at", "started_at", "start_date") if column in rows.columns)
+    # Rows of nobody would all meet in one partition.
+    home = F.coalesce("person_id", F.concat(F.lit("-"), F.coalesce("record_id", "record_hash")))
+    known = persons.select(
+        F.col("person_id").alias("home"), "pseudonym", F.col("birth_date").alias("delivered_birth_date")
+    )
+    joined = rows.withColumn("home", home).repartition(num_partitions, "home").join(known, on="home", how="left")
+    same_record = Window.partitionBy("home", "source_table", "record_id")
+    num_contents = F.sum((F.col("occurrence") == 1).cast("int")).over(same_record)
+    # Which of several contents holds cannot be known.
+    conflict = F.when(F.col("record_id").isNotNull() & (num_contents > 1), "KEY_CONFLICT")
+    is_patient = F.col("silver") == "silver.patient"
+    alone = joined.withColumn("conflict", conflict)
+    accepted_patient = is_patient & (F.size("faults") == 0) & F.col("conflict").isNull()
+    own_birth_date = F.max(F.when(accepted_patient, F.col("birth_date"))).over(Window.partitionBy("home"))
+    placed = alone.withColumn("born", F.coalesce(own_birth_date, "delivered_birth_date"))
+    is_about_patient = F.col("person_id").isNotNull() & ~is_patient
+    reasons = checks.reasons(
+        F.col("conflict"),
+        F.when(is_about_patient & F.col("born").isNull(), "UNKNOWN_PATIENT"),
         # A day's grace: the hospital's calendar day may begin before UTC's.
-        more.append(F.when(F.col(happened) < F.date_sub("born", 1), "BEFORE_BIRTH"))
+        F.when(is_about_patient & (F.col("happened_at") < F.date_sub("born", 1)), "BEFORE_BIRTH"),
+    )
     fate = F.when(F.col("occurrence") > 1, "duplicate").when(F.size("reasons") > 0, "quarantined").otherwise("accepted")
-    return joined.withColumn("reasons", checks.reasons(name, *more)).withColumn("fate", fate)
+    decided = placed.withColumn("reasons", reasons).withColumns({"fate": fate, "patient_id": F.col("pseudonym")})
+    return decided.drop("home", "pseudonym", "delivered_birth_date", "conflict", "born", "happened_at", "faults")
 
 
 def gaps(accepted: DataFrame, encounters: DataFrame) -> DataFrame:

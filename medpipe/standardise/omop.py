@@ -3,6 +3,8 @@
 Every function keeps every row, and these columns beside the silver ones:
     source_table, record_hash, occurrence: the row's name in bronze
     person_id: the patient's canonical id as delivered; null where it is none
+    record_id: what names the record among its person's of that table; null where nothing does
+    happened_at: the moment that recorded_at and the patient's birth are held against
     faults: array<string>, codes the contract cannot see, e.g. a date that was given and could not be read
 Ids are still as delivered: medpipe.privacy replaces them after the judgement.
 """
@@ -48,9 +50,40 @@ EVENTS = {
 }
 
 
+def silver_rows(records: DataFrame, zone: str, table: units.MeasurementTable) -> dict[str, DataFrame]:
+    """silver table -> every record that is for it."""
+    return {
+        "silver.patient": patients(records),
+        "silver.encounter": encounters(records, zone),
+        "silver.observation_period": observation_periods(records),
+        "silver.event": events(records, zone, table),
+        "silver.concept": concepts(records),
+    }
+
+
+def lineage(known_at: datetime, is_history: bool, source: str, delivery_id: str) -> dict[str, Column]:
+    """The columns every silver table ends with, source_table apart; reads happened_at.
+
+    recorded_at is the delivery's time; an initial load does not tell when a record was made, so there it is the time of
+    the event, never later than the delivery.
+    """
+    known = F.lit(known_at)
+    return {
+        "recorded_at": F.coalesce(F.least("happened_at", known), known) if is_history else known,
+        "known_at": known,
+        "source": F.lit(source),
+        "delivery_id": F.lit(delivery_id),
+        "is_deleted": F.lit(False),
+    }
+
+
+def person_ids(records: DataFrame) -> DataFrame:
+    """person_id, unique and not null: every patient that any record names."""
+    return records.select(_person().alias("person_id")).dropna().distinct()
+
+
 def patients(records: DataFrame) -> DataFrame:
     """person -> patient_id, birth_date, sex. Month or day not given: the first."""
-    rows = records.where("source_table = 'person'")
     parts = [
         F.lpad(F.coalesce(values.integer_id(_field(f"{part}_of_birth")), F.lit("1")), 2, "0")
         for part in ("month", "day")
@@ -58,42 +91,36 @@ def patients(records: DataFrame) -> DataFrame:
     year = values.integer_id(_field("year_of_birth"))
     given = values.day(_field("birth_datetime"))
     built = values.day(F.concat_ws("-", year, *parts))
-    person = values.integer_id(_field("person_id"))
-    return rows.select(
-        *NAME,
-        person.alias("person_id"),
-        person.alias("patient_id"),
-        F.coalesce(given, F.when(year.isNotNull(), built)).alias("birth_date"),
-        _of(SEX, values.integer_id(_field("gender_concept_id")), "unknown").alias("sex"),
+    born = F.coalesce(given, F.when(year.isNotNull(), built))
+    return records.where("source_table = 'person'").select(
+        *_names(_person(), F.to_timestamp(born)),
+        born.alias("birth_date"),
+        _of(SEX, "gender_concept_id", "unknown").alias("sex"),
         _faults().alias("faults"),
     )
 
 
 def encounters(records: DataFrame, zone: str) -> DataFrame:
     """visit_occurrence -> encounter_id, patient_id, kind, started_at, ended_at."""
-    person = values.integer_id(_field("person_id"))
-    ended = values.end_instant(_moment("visit_end"), zone)
+    visit, started = values.integer_id(_field("visit_occurrence_id")), values.instant(_moment("visit_start"), zone)
     return records.where("source_table = 'visit_occurrence'").select(
-        *NAME,
-        person.alias("person_id"),
-        values.integer_id(_field("visit_occurrence_id")).alias("encounter_id"),
-        person.alias("patient_id"),
-        _of(ENCOUNTER_KIND, values.integer_id(_field("visit_concept_id")), "other").alias("kind"),
-        values.instant(_moment("visit_start"), zone).alias("started_at"),
-        ended.alias("ended_at"),
+        *_names(visit, started),
+        visit.alias("encounter_id"),
+        _of(ENCOUNTER_KIND, "visit_concept_id", "other").alias("kind"),
+        started.alias("started_at"),
+        values.end_instant(_moment("visit_end"), zone).alias("ended_at"),
         _faults(_unreadable_end("visit_end", zone)).alias("faults"),
     )
 
 
 def observation_periods(records: DataFrame) -> DataFrame:
     """observation_period -> period_id, patient_id, start_date, end_date."""
-    person = values.integer_id(_field("person_id"))
+    period = values.integer_id(_field("observation_period_id"))
+    start = values.day(_field("observation_period_start_date"))
     return records.where("source_table = 'observation_period'").select(
-        *NAME,
-        person.alias("person_id"),
-        values.integer_id(_field("observation_period_id")).alias("period_id"),
-        person.alias("patient_id"),
-        values.day(_field("observation_period_start_date")).alias("start_date"),
+        *_names(period, F.to_timestamp(start)),
+        period.alias("period_id"),
+        start.alias("start_date"),
         values.day(_field("observation_period_end_date")).alias("end_date"),
         _faults().alias("faults"),
     )
@@ -104,22 +131,20 @@ def events(records: DataFrame, zone: str, table: units.MeasurementTable) -> Data
 
     A death without a cause has the concept of death itself. Units as in medpipe.standardise.units.
     """
-    person = values.integer_id(_field("person_id"))
     concept_id = values.integer_id(_named("concept"))
     is_death = F.col("source_table") == "death"
     concept_id = F.when(is_death, F.nullif(concept_id, F.lit("0"))).otherwise(concept_id)
     concept = F.coalesce(F.concat(F.lit("OMOP:"), concept_id), F.when(is_death, F.lit(DEATH)))
+    event, event_at = values.integer_id(_named("record_id")), values.instant(_dynamic_moment("start"), zone)
     read = records.where(F.col("source_table").isin(*EVENTS)).select(
-        *NAME,
+        *_names(event, event_at),
         "fields",
         "corrupt",
-        person.alias("person_id"),
-        values.integer_id(_named("record_id")).alias("event_id"),
-        person.alias("patient_id"),
+        event.alias("event_id"),
         F.nullif(values.integer_id(_field("visit_occurrence_id")), F.lit("0")).alias("encounter_id"),
-        _of({name: spelt.kind for name, spelt in EVENTS.items()}, F.col("source_table"), "").alias("kind"),
+        _spelt("kind").alias("kind"),
         concept.alias("concept"),
-        values.instant(_dynamic_moment("start"), zone).alias("event_at"),
+        event_at.alias("event_at"),
         values.end_instant(_dynamic_moment("end"), zone).alias("ended_at"),
         values.number(_field("value_as_number")).alias("given"),
         units.ucum(table, values.integer_id(_field("unit_concept_id")), _field("unit_source_value")).alias(
@@ -141,19 +166,21 @@ def events(records: DataFrame, zone: str, table: units.MeasurementTable) -> Data
         F.when(_given(_field("value_as_number")) & F.col("given").isNull(), "BAD_NUMBER"),
         F.when(not_finite, "NOT_FINITE").when(is_foreign, "UNKNOWN_UNIT").otherwise(fault),
     )
-    kept = ("person_id", "event_id", "patient_id", "encounter_id", "kind", "concept", "event_at", "ended_at")
-    has_value = F.col("given").isNotNull()
-    return read.select(
-        *NAME, *kept, value.alias("value"), F.when(has_value, unit).alias("unit"), faults.alias("faults")
-    )
+    unit = F.when(F.col("given").isNotNull(), unit)
+    judged_by = ("fields", "corrupt", "given", "given_unit", "names_a_unit")
+    return read.withColumns({"value": value, "unit": unit, "faults": faults}).drop(*judged_by)
 
 
 def concepts(records: DataFrame) -> DataFrame:
     """concept -> concept, name, domain, vocabulary, code. No patient: person_id is null."""
+    concept = F.concat(F.lit("OMOP:"), values.integer_id(_field("concept_id")))
+    nobody = F.lit(None).cast("string")
     return records.where("source_table = 'concept'").select(
         *NAME,
-        F.lit(None).cast("string").alias("person_id"),
-        F.concat(F.lit("OMOP:"), values.integer_id(_field("concept_id"))).alias("concept"),
+        nobody.alias("person_id"),
+        concept.alias("record_id"),
+        F.lit(None).cast("timestamp").alias("happened_at"),
+        concept.alias("concept"),
         _field("concept_name").alias("name"),
         _field("domain_id").alias("domain"),
         _field("vocabulary_id").alias("vocabulary"),
@@ -162,22 +189,15 @@ def concepts(records: DataFrame) -> DataFrame:
     )
 
 
-def lineage(
-    known_at: datetime, is_history: bool, source: str, delivery_id: str, happened_at: Column
-) -> dict[str, Column]:
-    """The columns every silver table ends with, source_table apart.
+def _names(record_id: Column, happened_at: Column) -> list[Column | str]:
+    """What the rows of every table about patients begin with."""
+    person = _person()
+    own = [person.alias("person_id"), F.when(person.isNotNull(), record_id).alias("record_id")]
+    return [*NAME, *own, happened_at.alias("happened_at"), person.alias("patient_id")]
 
-    recorded_at is the delivery's time; an initial load does not tell when a record was made, so there it is the time of
-    the event, never later than the delivery.
-    """
-    known = F.lit(known_at)
-    return {
-        "recorded_at": F.coalesce(F.least(happened_at, known), known) if is_history else known,
-        "known_at": known,
-        "source": F.lit(source),
-        "delivery_id": F.lit(delivery_id),
-        "is_deleted": F.lit(False),
-    }
+
+def _person() -> Column:
+    return values.integer_id(_field("person_id"))
 
 
 def _field(name: str) -> Column:
@@ -190,14 +210,11 @@ def _moment(prefix: str) -> Column:
 
 def _named(attribute: str) -> Column:
     """The field whose name differs by table, in one pass over all of them."""
-    return F.col("fields")[
-        _of({name: getattr(spelt, attribute) for name, spelt in EVENTS.items()}, F.col("source_table"), "")
-    ]
+    return F.col("fields")[_spelt(attribute)]
 
 
 def _dynamic_moment(attribute: str) -> Column:
-    prefix = _of({name: getattr(spelt, attribute) for name, spelt in EVENTS.items()}, F.col("source_table"), "")
-    fields = F.col("fields")
+    prefix, fields = _spelt(attribute), F.col("fields")
     return F.coalesce(fields[F.concat(prefix, F.lit("_datetime"))], fields[F.concat(prefix, F.lit("_date"))])
 
 
@@ -225,6 +242,10 @@ def _faults(*codes: Column) -> Column:
     return F.when(F.col("corrupt").isNotNull(), F.array(F.lit("FIELD_COUNT"))).otherwise(found)
 
 
-def _of(names: dict[str, str], key: Column, default: str) -> Column:
-    pairs = F.create_map(*[F.lit(part) for entry in names.items() for part in entry])
-    return F.coalesce(pairs[key], F.lit(default))
+def _spelt(attribute: str) -> Column:
+    """How the row's own table spells it."""
+    return values.lookup({name: getattr(spelt, attribute) for name, spelt in EVENTS.items()}, F.col("source_table"))
+
+
+def _of(names: dict[str, str], concept: str, default: str) -> Column:
+    return F.coalesce(values.lookup(names, values.integer_id(_field(concept))), F.lit(default))

@@ -7,6 +7,8 @@ from importlib import resources
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from medpipe.standardise import values
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -47,7 +49,7 @@ def shipped() -> MeasurementTable:
 
 def ucum(table: MeasurementTable, unit_concept_id: Column, unit_text: Column) -> Column:
     """The UCUM unit of an OMOP unit concept, else of a unit text that is one; null for any other (text stays in bronze)."""
-    by_id = _map(table.units)[unit_concept_id]
+    by_id = values.lookup(table.units, unit_concept_id)
     known = sorted(set(table.units.values()))
     return F.coalesce(by_id, F.when(F.trim(unit_text).isin(known), F.trim(unit_text)))
 
@@ -59,20 +61,17 @@ def in_kept_unit(
 
     A concept the table lacks, and a value without a unit, keep value and unit; the range holds for the latter too.
     """
-    kept = _map({m.concept: m.unit for m in table.measurements})[concept]
-    low = _map({m.concept: m.low for m in table.measurements})[concept]
-    high = _map({m.concept: m.high for m in table.measurements})[concept]
+    kept = values.lookup({m.concept: m.unit for m in table.measurements}, concept)
+    low = values.lookup({m.concept: m.low for m in table.measurements}, concept)
+    high = values.lookup({m.concept: m.high for m in table.measurements}, concept)
     factors = {f"{m.concept} {u}": c for m in table.measurements for u, c in m.conversions.items()}
     pair = F.concat_ws(" ", concept, unit)
-    factor = F.when(unit.isNull() | (unit == kept), 1.0).otherwise(_map({k: f for k, (f, _) in factors.items()})[pair])
-    offset = F.when(unit.isNull() | (unit == kept), 0.0).otherwise(_map({k: o for k, (_, o) in factors.items()})[pair])
+    is_kept = unit.isNull() | (unit == kept)
+    factor = F.when(is_kept, 1.0).otherwise(values.lookup({k: f for k, (f, _) in factors.items()}, pair))
+    offset = F.when(is_kept, 0.0).otherwise(values.lookup({k: o for k, (_, o) in factors.items()}, pair))
     converted = F.when(kept.isNull(), value).otherwise(value * factor + offset)
     fault = F.when(
         kept.isNotNull() & value.isNotNull(),
         F.when(factor.isNull(), "UNKNOWN_UNIT").when(~converted.between(low, high), "OUT_OF_RANGE"),
     )
     return converted, F.when(unit.isNotNull() & kept.isNotNull(), kept).otherwise(unit), fault
-
-
-def _map(entries: dict) -> Column:
-    return F.create_map(*[F.lit(part) for entry in sorted(entries.items()) for part in entry])

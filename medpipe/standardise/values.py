@@ -1,5 +1,7 @@
 """Text as delivered -> typed values. What cannot be read is null; the caller says why. No cast that fails aloud."""
 
+import json
+
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
@@ -34,3 +36,10 @@ def instant(text: Column, zone: str) -> Column:
 def end_instant(text: Column, zone: str) -> Column:
     """As `instant`; null also for the sentinel years 2099 and later, which mean an open end."""
     return F.when(F.left(text, F.lit(4)) < F.lit(str(OPEN_END_YEAR)), instant(text, zone))
+
+
+def lookup(entries: dict[str, str] | dict[str, float], key: Column) -> Column:
+    """The entry of a small table, null for a key it lacks; string or double like the entries."""
+    kind = "double" if all(isinstance(entry, float) for entry in entries.values()) else "string"
+    # One literal that Spark reads once: a map of a column for each entry takes longer to build than to use.
+    return F.from_json(F.lit(json.dumps(entries, sort_keys=True)), f"map<string,{kind}>")[key]

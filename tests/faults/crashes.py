@@ -58,13 +58,13 @@ def hooked(call: Callable[[str], None]) -> Iterator[None]:
 @contextmanager
 def unguarded() -> Iterator[None]:
     """Nothing written is recognised: neither a partition held by the same run nor a transaction seen before."""
-    held, option = Lake._held, DataFrameWriter.option
-    Lake._held = lambda *_: None
+    holds, option = Lake._holds, DataFrameWriter.option
+    Lake._holds = lambda *_: False
     DataFrameWriter.option = lambda self, key, value: self if key.startswith("txn") else option(self, key, value)
     try:
         yield
     finally:
-        Lake._held, DataFrameWriter.option = held, option
+        Lake._holds, DataFrameWriter.option = holds, option
 
 
 def states(night: Callable[[], None], found: Nights, folder: Path) -> list[State]:

@@ -103,7 +103,7 @@ def test_an_event_of_after_the_index_in_a_sequence_stops_the_job(
     monkeypatch.setattr(work.ledger, "entries", [])
     version = work.lake.for_run("").version("gold.sequence")
     with pytest.raises(DataError, match="CHECK_FAILED: gold.sequence: rows break LEAK_"):
-        monkeypatch.setattr("medpipe.tables.Lake._held", lambda *_: None)
+        monkeypatch.setattr("medpipe.tables.Lake._holds", lambda *_: False)
         work.run(build_sequences.main, role="fit")
     assert work.lake.for_run("").version("gold.sequence") == version
 
