@@ -7,7 +7,7 @@ import pytest
 from medpipe import bundle
 from medpipe.jobs import nightly
 from tests.cluster.harness import standalone_cluster
-from tests.nights import differing
+from tests.nights import KEY, differing
 
 # Small tables: fewer tasks and no compiled code for plans that run once. Adaptive execution stays on, as on a cluster.
 FAST = {
@@ -23,10 +23,14 @@ def test_a_night_on_a_cluster_writes_the_tables_of_a_night_on_one_machine(
     after_first_night, after_second_night, spark, tmp_path
 ):
     found = after_first_night.copy_to(tmp_path)
-    zip_file, script = tmp_path / "medpipe.zip", tmp_path / "nightly.py"
+    zip_file, script, key_file = (tmp_path / name for name in ("medpipe.zip", "nightly.py", "pseudonym.key"))
     bundle.write_zip(zip_file)
     shutil.copy(nightly.__file__, script)
-    flags = [*found.flags(found.as_ofs[1]), "--delivery", str(found.deliveries[1])]
+    # No variable of medpipe's reaches the cluster: its driver reads the key from a file, as a hospital's does.
+    key_file.touch(mode=0o600)
+    key_file.write_text(KEY)
+    flags = [*found.flags(found.as_ofs[1]), "--set", f"privacy.key=file:{key_file}"]
+    flags += ["--delivery", str(found.deliveries[1])]
     with standalone_cluster() as cluster:
         done = cluster.submit(script, flags, [zip_file], FAST, seconds=800)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
