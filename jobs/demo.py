@@ -14,16 +14,10 @@ from rich.table import Table
 
 from medpipe import contracts, job, keys
 from medpipe.jobs import nightly, promote_model, retrain_risk
+from medpipe.session import SMALL
 from medpipe.simulate import HospitalSettings, write_hospital
 
-SHOWN = (
-    "silver.patient",
-    "silver.event",
-    "gold.sequence",
-    "gold.score",
-    "gold.recommendation",
-    "gold.patient_similarity",
-)
+SMALL_HOSPITAL = 10_000
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     flags = job.arguments("demo", __doc__)
     told = ["--lake", str(args.out / "lake"), "--as-of", str(last), "--config", str(hospital / "hospital.toml")]
     told += ["--set", f"privacy.key=file:{key}", "--log", str(args.out / "log.jsonl")]
+    if args.patients <= SMALL_HOSPITAL:
+        conf = ", ".join(f'"{name}" = "{value}"' for name, value in SMALL.items())
+        told += ["--set", f"spark={{{conf}}}"]
     return job.main("demo", flags, told, lambda work, _: nights(work, deliveries, args.out))
 
 

@@ -31,7 +31,8 @@ def main(run: job.Run) -> None:
     lake, own = run.lake, run.partition
     records = lake.read("bronze.record", where=own)
     num_delivered = lake.count("bronze.record", own)
-    num_partitions = 1 + num_delivered // PARTITION_ROWS
+    # Two at least: what stands in one partition cannot be joined without another shuffle.
+    num_partitions = 2 + num_delivered // PARTITION_ROWS
     # Computed once, on the executors' disks: every table is written from it.
     decided = judged(typed(run, records), known_persons(run, records), num_partitions).persist(StorageLevel.DISK_ONLY)
 

@@ -30,6 +30,8 @@ REQUIRED = {
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
 }
 
+LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
+
 # For a run without spark-submit: one machine, small tables possible, a failed task is tried again.
 EMBEDDED = {
     "spark.master": "local[*,4]",
@@ -42,9 +44,17 @@ EMBEDDED = {
     "spark.ui.showConsoleProgress": "false",
     # What fails in a task is told once, by the exception; Spark's own log would print rows.
     "spark.log.level": "OFF",
-    "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}",
+    # The collector that leaves the cores to the work.
+    "spark.driver.extraJavaOptions": f"-XX:+UseParallelGC -Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()}",
     # Left to itself Spark would make these folders wherever the user happens to stand.
     "spark.sql.warehouse.dir": f"file://{tempfile.gettempdir()}/medpipe-warehouse-{os.getuid()}",
+}
+
+# For a hospital whose tables each fit one task: what Spark does to plan for more takes longer than the work.
+SMALL = {
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.databricks.delta.snapshotPartitions": "1",
 }
 
 

@@ -8,21 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from medpipe.session import EMBEDDED, open_session
+from medpipe.session import EMBEDDED, SMALL, open_session
 from tests import nights
 
-CONF = {
+CONF = SMALL | {
     "spark.master": "local[2,4]",
     "spark.driver.memory": "3g",
-    # Many short plans: the collector that keeps no core busy, and no compiler for code that runs once.
-    "spark.driver.extraJavaOptions": EMBEDDED["spark.driver.extraJavaOptions"]
-    + " -XX:+UseParallelGC -XX:TieredStopAtLevel=1",
-    "spark.sql.shuffle.partitions": "2",
-    "spark.sql.adaptive.enabled": "false",
+    # No compiler for code that runs once.
+    "spark.driver.extraJavaOptions": EMBEDDED["spark.driver.extraJavaOptions"] + " -XX:TieredStopAtLevel=1",
     # Tables of a few rows: compiling code for them takes longer than reading it out.
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.constraintPropagation.enabled": "false",
-    "spark.databricks.delta.snapshotPartitions": "1",
     "spark.databricks.delta.writeChecksumFile.enabled": "false",
 }
 
