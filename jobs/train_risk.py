@@ -55,7 +55,7 @@ def learn_vocabulary(run: job.Run, recipe: str, max_tokens: int) -> Vocabulary:
     births = lake.spark.createDataFrame([(f"{BIRTH}{sex}",) for sex in ("female", "male", "unknown")], "concept string")
     concepts = lake.history("silver.event", run.as_of).select("concept").union(births)
     lake.replace(vocabulary(sequences, concepts, run.as_of, recipe, max_tokens), "gold.vocabulary", where=run.partition)
-    rows = lake.read("gold.vocabulary", run.as_of, where={"recipe": recipe}).orderBy("token")
+    rows = lake.read("gold.vocabulary", run.as_of, where={"recipe": recipe})
     columns = rows.select("concept_hash", "token", "amount_mean", "amount_std").toPandas()
     return vocabulary_of(columns.concept_hash, columns.token, columns.amount_mean, columns.amount_std)
 

@@ -1,11 +1,9 @@
 """Treatments that patients alike had: Spark's implicit ALS, and its best lists in one pass over the patients."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 from pyspark.ml.recommendation import ALS
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -13,17 +11,12 @@ from pyspark.sql import functions as F
 from medpipe.errors import DataError, UsageError
 from medpipe.recommend.numbering import numbered
 from medpipe.recommend.popularity import popular_left, popularity
-from medpipe.recommend.topk import MASKED, largest, pack, scores_of, steps_of, unpack
+from medpipe.recommend.ranker import LISTS, Ranker
 
 # Spark's ALS takes keys as int.
 MAX_KEYS = 2**31 - 1
 # Each iteration lengthens the lineage; 15 passed without a checkpoint directory, 20 overflowed the JVM's stack.
 MAX_ITERATIONS_WITHOUT_CHECKPOINT = 10
-SCORED_ROWS = 1024
-LISTS = "patient_id string, rank int, treatment string, score double"
-_ARROW = pa.schema(
-    [("patient_id", pa.string()), ("rank", pa.int32()), ("treatment", pa.string()), ("score", pa.float64())]
-)
 
 
 @dataclass(frozen=True)
@@ -134,37 +127,6 @@ def best_left(factors: Factors, patients: DataFrame, top_k: int) -> DataFrame:
     """
     rows = factors.patients.join(patients.select("patient_id"), on="patient_id", how="left_semi")
     return rows.mapInArrow(Ranker(factors.treatments, factors.of_treatments, top_k), LISTS)
-
-
-@dataclass(frozen=True)
-class Ranker:
-    """For `mapInArrow`: patient_id, factors (array<float>), held (array<int>, places in `treatments`) -> LISTS."""
-
-    treatments: list[str]
-    of_treatments: np.ndarray
-    top_k: int
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        torch.set_num_threads(1)  # Spark has given this task one core
-        names = pa.array(self.treatments, pa.string())
-        for batch in batches:
-            for start in range(0, batch.num_rows, SCORED_ROWS):
-                yield self._lists(batch.slice(start, SCORED_ROWS), names)
-
-    def _lists(self, batch: pa.RecordBatch, names: pa.StringArray) -> pa.RecordBatch:
-        held = batch.column("held")
-        factors = batch.column("factors").flatten().to_numpy().reshape(batch.num_rows, -1).astype(np.float64)
-        scores = (torch.from_numpy(factors) @ torch.from_numpy(self.of_treatments).T).numpy()  # (B, M)
-        keys = pack(steps_of(scores), np.arange(len(names)))
-        keys[np.repeat(np.arange(batch.num_rows), held.value_lengths().to_numpy()), held.flatten().to_numpy()] = MASKED
-        best = largest(keys, self.top_k)  # (B, K)
-        patients, places = np.nonzero(best != MASKED)
-        steps, columns = unpack(best[patients, places])
-        return pa.RecordBatch.from_arrays(
-            [batch.column("patient_id").take(pa.array(patients)), pa.array(places + 1, pa.int32())]
-            + [names.take(pa.array(columns)), pa.array(scores_of(steps))],
-            schema=_ARROW,
-        )
 
 
 def require_checkpoints(iterations: int, folder: str | None) -> None:

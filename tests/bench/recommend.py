@@ -56,7 +56,7 @@ def by_all_pairs(ratings: DataFrame, num_neighbours: int) -> DataFrame:
 def top_lists(ratings: DataFrame) -> dict[str, Callable[[], DataFrame]]:
     """recommendForAllUsers (which lists what a patient has) and best_left, on factors of the same shape."""
     settings = AlsSettings(iterations=2)
-    factors = fit(ratings, settings)
+    factors = fit(ratings, settings, sorted(row.treatment for row in ratings.select("treatment").distinct().collect()))
     patients = factors.patients.select("patient_id").persist()
     numbers = ratings.select(
         F.dense_rank().over(Window.orderBy("patient_id")).alias("patient"),
@@ -67,7 +67,7 @@ def top_lists(ratings: DataFrame) -> dict[str, Callable[[], DataFrame]]:
     model = als.fit(numbers)
     return {
         "recommendForAllUsers": lambda: model.recommendForAllUsers(settings.top_k),
-        "best_left": lambda: best_left(factors, ratings, patients, settings.top_k),
+        "best_left": lambda: best_left(factors, patients, settings.top_k),
     }
 
 
