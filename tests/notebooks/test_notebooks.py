@@ -27,19 +27,6 @@ def kernel_here(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDPIPE_SPARK", json.dumps(SMALL_SESSION))
 
 
-@pytest.fixture
-def empty_catalog(spark):
-    """The session without registered tables, before and after; their files stay."""
-
-    def forget():
-        for zone in ("gold", "silver"):
-            spark.sql(f"drop database if exists {zone} cascade")
-
-    forget()
-    yield
-    forget()
-
-
 def run_inside(spark, cells: list[str]) -> dict:
     """Code cells in this process and on its session, as in a notebook that is given `spark`; returns their names."""
     names = {"spark": spark}
@@ -70,9 +57,7 @@ def test_the_scores_are_drawn_from_a_lake_in_a_kernel_of_its_own(after_second_ni
     assert "not written yet" not in printed and "no rows" not in printed
 
 
-def test_a_lake_that_has_only_its_cohort_is_told_of_and_drawn(
-    after_second_night, spark, empty_catalog, tmp_path, monkeypatch, capsys
-):
+def test_a_lake_that_has_only_its_cohort_is_told_of_and_drawn(after_second_night, spark, tmp_path, monkeypatch, capsys):
     (tmp_path / "lake" / "gold").mkdir(parents=True)
     (tmp_path / "lake" / "gold" / "cohort").symlink_to(after_second_night.folder / "lake" / "gold" / "cohort")
     monkeypatch.setenv("MEDPIPE_LAKE", str(tmp_path / "lake"))
@@ -84,9 +69,7 @@ def test_a_lake_that_has_only_its_cohort_is_told_of_and_drawn(
         assert f"{table}: not written yet" in printed
 
 
-def test_the_first_cell_takes_the_session_and_the_registered_tables_it_finds(
-    after_second_night, spark, empty_catalog, monkeypatch
-):
+def test_the_first_cell_takes_the_session_and_the_registered_tables_it_finds(after_second_night, spark, monkeypatch):
     monkeypatch.delenv("MEDPIPE_LAKE", raising=False)
     folder = after_second_night.folder
     Lake(spark, str(folder / "lake"), str(folder / "lake-phi")).register(["gold.cohort", "gold.score"])
