@@ -1,0 +1,84 @@
+"""Peak memory of a night's processes for hospitals of several sizes: the JVM of Spark, its Python workers, the driver.
+
+    python tests/bench/night_memory.py --patients 50000 200000 --out /tmp/memory
+
+For each size: simulate; load, train and promote; then the first night, and the second with its corrections. Each
+command is a process of its own, watched twice a second. Memory is proportional set size, so pages that workers share
+count once.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from datetime import date, timedelta
+from pathlib import Path
+
+import psutil
+
+from medpipe.simulate import HospitalSettings, write_hospital
+
+KEY = "c3" * 32
+MEDPIPE = Path(sys.executable).with_name("medpipe")
+EVERY_SECONDS = 0.5
+# Enough to have a model; how its quality grows with more is hospital_quality.py's question.
+TRAIN = ["--set", "train.max_patients=10000", "--set", "train.max_epochs=3"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patients", type=int, nargs="+", default=[50_000, 200_000])
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    for num_patients in args.patients:
+        folder = args.out / str(num_patients)
+        if not (folder / "hospital" / "hospital.toml").exists():
+            write_hospital(HospitalSettings(num_patients, seed=1), folder / "hospital")
+        for command, flags in commands(folder):
+            figures = watched([*command, *flags])
+            print(json.dumps({"patients": num_patients, "command": " ".join(command[:2])} | figures), flush=True)
+
+
+def commands(folder: Path) -> list[tuple[list[str], list[str]]]:
+    """(command, flags) in the order of a first and a second night."""
+    deliveries = sorted((folder / "hospital" / "deliveries").iterdir())
+    mornings = [str(date.fromisoformat(delivery.name) + timedelta(days=1)) for delivery in deliveries]
+    flags = ["--lake", str(folder / "lake"), "--config", str(folder / "hospital" / "hospital.toml")]
+    first, second = (
+        (["nightly", "--delivery", str(delivery)], [*flags, "--as-of", morning])
+        for delivery, morning in zip(deliveries, mornings, strict=True)
+    )
+    at = [*flags, "--as-of", mornings[0]]
+    return [first, (["run", "retrain_risk"], at + TRAIN), (["run", "promote_model"], at), first, second]
+
+
+def watched(arguments: list[str]) -> dict:
+    """Runs medpipe with the arguments; seconds, exit code and the peak of each kind of process and of all, MiB."""
+    started, peaks = time.monotonic(), defaultdict(int)
+    process = subprocess.Popen([MEDPIPE, *arguments], env=os.environ | {"MEDPIPE_PSEUDONYM_KEY": KEY})
+    while process.poll() is None:
+        now = sizes(psutil.Process(process.pid))
+        for kind, size in (now | {"all": sum(now.values())}).items():
+            peaks[kind] = max(peaks[kind], size)
+        time.sleep(EVERY_SECONDS)
+    told = {f"{kind}_mib": size >> 20 for kind, size in sorted(peaks.items())}
+    return {"exit": process.returncode, "seconds": round(time.monotonic() - started)} | told
+
+
+def sizes(driver: psutil.Process) -> dict[str, int]:
+    """Bytes of the driver, the JVM and the Python workers together."""
+    found = defaultdict(int)
+    for process in [driver, *driver.children(recursive=True)]:
+        try:
+            kind = "driver" if process == driver else "jvm" if process.name() == "java" else "workers"
+            found[kind] += process.memory_full_info().pss
+        except psutil.Error:
+            continue  # it has just ended
+    return found
+
+
+if __name__ == "__main__":
+    main()
