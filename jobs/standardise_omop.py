@@ -1,7 +1,6 @@
 """Turn each OMOP delivery known before --as-of into silver rows without identity; bad rows go to quarantine."""
 
 import sys
-from functools import reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -11,7 +10,6 @@ from medpipe import contracts, job
 from medpipe.privacy.pseudonyms import pseudonymiser
 from medpipe.privacy.sealing import NUM_KEY_BYTES, sealer
 from medpipe.quality import balance, thresholds
-from medpipe.quality.checks import with_violations
 from medpipe.quality.judgement import gaps, judged
 from medpipe.standardise import omop, units
 
@@ -62,13 +60,10 @@ def main(run: job.Run) -> None:
 def typed(run: job.Run, records: DataFrame) -> DataFrame:
     """Every record as a row of the silver table that `silver` names, with lineage and what is wrong with it alone."""
     d = run.delivery
-    frames = [
-        frame.withColumns(omop.lineage(d.known_at, d.is_history, d.source, d.delivery_id)).withColumns(
-            {"faults": with_violations(name), "silver": F.lit(name)}
-        )
-        for name, frame in omop.silver_rows(records, run.lake.timezone, units.shipped()).items()
-    ]
-    return reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), frames)
+    rows = omop.silver_rows(records, run.lake.timezone, units.shipped())
+    rows = rows.withColumns(omop.lineage(d.known_at, d.is_history, d.source, d.delivery_id))
+    broken = [F.when(F.col("silver") == name, contracts.violations(name)) for name in SILVER]
+    return rows.withColumn("faults", F.array_union("faults", F.coalesce(*broken)))
 
 
 def known_persons(run: job.Run, records: DataFrame) -> DataFrame:

@@ -23,10 +23,18 @@ CONF = SMALL | {
 }
 
 
+def pytest_collection_modifyitems(items):
+    """Of two processes one makes the nights that many tests look at; other files go to either, each whole."""
+    for item in items:
+        is_of_nights = "after_first_night" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("nights" if is_of_nights else item.location[0]))
+
+
 @pytest.fixture(scope="session")
 def spark():
     folder = tempfile.mkdtemp(prefix="medpipe-tests-")
-    session = open_session("medpipe tests", CONF | {"spark.checkpoint.dir": f"file://{folder}/checkpoints"})
+    places = {"spark.checkpoint.dir": "checkpoints", "spark.sql.warehouse.dir": "warehouse"}
+    session = open_session("medpipe tests", CONF | {k: f"file://{folder}/{name}" for k, name in places.items()})
     yield session
     session.stop()
     shutil.rmtree(folder, ignore_errors=True)

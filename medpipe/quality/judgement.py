@@ -1,9 +1,7 @@
 """What becomes of each delivered row: accepted, quarantined with every reason, or an exact copy."""
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
-
-from medpipe.quality import checks
 
 NAME = ("source_table", "record_hash", "occurrence")
 
@@ -35,7 +33,7 @@ def judged(rows: DataFrame, persons: DataFrame, num_partitions: int) -> DataFram
     own_birth_date = F.max(F.when(accepted_patient, F.col("birth_date"))).over(Window.partitionBy("home"))
     placed = alone.withColumn("born", F.coalesce(own_birth_date, "delivered_birth_date"))
     is_about_patient = F.col("person_id").isNotNull() & ~is_patient
-    reasons = checks.reasons(
+    reasons = _reasons(
         F.col("conflict"),
         F.when(is_about_patient & F.col("born").isNull(), "UNKNOWN_PATIENT"),
         # A day's grace: the hospital's calendar day may begin before UTC's.
@@ -66,3 +64,15 @@ def gaps(accepted: DataFrame, encounters: DataFrame) -> DataFrame:
         .groupBy("source_table", "gap")
         .agg(F.count("*").alias("num_rows"))
     )
+
+
+def _reasons(*more: Column) -> Column:
+    """array<string>: codes of all that is wrong with a row, sorted; empty for a good one. Reads `faults`.
+
+    A line that could not be split has FIELD_COUNT and no other reason, since nothing in it stands where it should.
+
+    Args:
+        more: further codes, null where they do not apply.
+    """
+    every = F.array_sort(F.array_union("faults", F.array_compact(F.array(*more))))
+    return F.when(F.array_contains("faults", "FIELD_COUNT"), F.array(F.lit("FIELD_COUNT"))).otherwise(every)

@@ -1,12 +1,7 @@
-"""bronze.record of OMOP CDM 5.3 or 5.4 -> typed rows of the silver tables, each with what is wrong with it.
+"""bronze.record of OMOP CDM 5.3 or 5.4 -> typed rows for the silver tables, each with what is wrong with it.
 
-Every function keeps every row, and these columns beside the silver ones:
-    source_table, record_hash, occurrence: the row's name in bronze
-    person_id: the patient's canonical id as delivered; null where it is none
-    record_id: what names the record among its person's of that table; null where nothing does
-    happened_at: the moment that recorded_at and the patient's birth are held against
-    faults: array<string>, codes the contract cannot see, e.g. a date that was given and could not be read
-Ids are still as delivered: medpipe.privacy replaces them after the judgement.
+One pass reads every table: a table of spellings says where each has its dates, ids and concept. Ids are still as
+delivered: medpipe.privacy replaces them after the judgement.
 """
 
 from dataclasses import dataclass
@@ -24,41 +19,71 @@ DEATH = "OMOP:4306655"
 
 
 @dataclass(frozen=True)
-class EventTable:
-    """How an OMOP table spells an event: `prefix` of its date columns, `stem` of its id and concept columns."""
+class Spelling:
+    """How an OMOP table spells what its records have; start and end are what its date columns begin with.
 
-    kind: str
+    Attributes:
+        silver: the silver table its records are for. kind: of an event.
+    """
+
+    silver: str
     record_id: str
-    concept: str
-    start: str
-    end: str
+    concept: str = ""
+    start: str = ""
+    end: str = ""
+    kind: str = ""
 
 
-EVENTS = {
-    "condition_occurrence": EventTable(
-        "condition", "condition_occurrence_id", "condition_concept_id", "condition_start", "condition_end"
+def _event(kind: str, table: str, stem: str, start: str, end: str = "") -> Spelling:
+    return Spelling("silver.event", f"{table}_id", f"{stem}_concept_id", start, end, kind)
+
+
+TABLES = {
+    "person": Spelling("silver.patient", "person_id"),
+    "visit_occurrence": Spelling(
+        "silver.encounter", "visit_occurrence_id", "visit_concept_id", "visit_start", "visit_end"
     ),
-    "drug_exposure": EventTable(
-        "drug", "drug_exposure_id", "drug_concept_id", "drug_exposure_start", "drug_exposure_end"
+    "observation_period": Spelling(
+        "silver.observation_period",
+        "observation_period_id",
+        start="observation_period_start",
+        end="observation_period_end",
     ),
-    "measurement": EventTable("measurement", "measurement_id", "measurement_concept_id", "measurement", ""),
-    "procedure_occurrence": EventTable(
-        "procedure", "procedure_occurrence_id", "procedure_concept_id", "procedure", "procedure_end"
+    "condition_occurrence": _event(
+        "condition", "condition_occurrence", "condition", "condition_start", "condition_end"
     ),
-    "observation": EventTable("observation", "observation_id", "observation_concept_id", "observation", ""),
-    "death": EventTable("death", "person_id", "cause_concept_id", "death", ""),
+    "drug_exposure": _event("drug", "drug_exposure", "drug", "drug_exposure_start", "drug_exposure_end"),
+    "measurement": _event("measurement", "measurement", "measurement", "measurement"),
+    "procedure_occurrence": _event("procedure", "procedure_occurrence", "procedure", "procedure", "procedure_end"),
+    "observation": _event("observation", "observation", "observation", "observation"),
+    "death": _event("death", "person", "cause", "death"),
+    "concept": Spelling("silver.concept", "concept_id", "concept_id"),
 }
 
 
-def silver_rows(records: DataFrame, zone: str, table: units.MeasurementTable) -> dict[str, DataFrame]:
-    """silver table -> every record that is for it."""
-    return {
-        "silver.patient": patients(records),
-        "silver.encounter": encounters(records, zone),
-        "silver.observation_period": observation_periods(records),
-        "silver.event": events(records, zone, table),
-        "silver.concept": concepts(records),
-    }
+def silver_rows(records: DataFrame, zone: str, table: units.MeasurementTable) -> DataFrame:
+    """Every record as a row of the silver table that `silver` names.
+
+    Returns:
+        NAME and silver;
+        person_id: the patient's canonical id as delivered; null where it is none.
+        record_id: what names the record among its person's of that table; null where nothing does.
+        happened_at: the moment that recorded_at and the patient's birth are held against.
+        faults: array<string>, codes the contract cannot see, e.g. a date that was given and could not be read.
+        The columns of all silver tables but lineage; only those of the row's own table mean anything.
+    """
+    rows = _measured(_typed(_read(records), zone), table)
+    is_about_patient = F.col("silver") != "silver.concept"
+    happened_at = _case(
+        {"silver.patient": F.to_timestamp("birth_date"), "silver.observation_period": F.to_timestamp("start_date")}
+    ).when(is_about_patient, F.col("started_at"))
+    record_id = F.when(~is_about_patient, F.col("concept")).when(F.col("person_id").isNotNull(), F.col("id"))
+    ids = {name: F.col("id") for name in ("encounter_id", "period_id", "event_id")}
+    visit = F.nullif(values.integer_id(_field("visit_occurrence_id")), F.lit("0"))
+    ids["encounter_id"] = _case({"silver.event": visit}).otherwise(F.col("id"))
+    named = rows.withColumns(ids | {"record_id": record_id, "happened_at": happened_at})
+    named = named.withColumns({"patient_id": F.col("person_id"), "event_at": F.col("started_at")})
+    return named.drop("fields", "corrupt", "id", "concept_id", "start_text", "end_text")
 
 
 def lineage(known_at: datetime, is_history: bool, source: str, delivery_id: str) -> dict[str, Column]:
@@ -82,75 +107,62 @@ def person_ids(records: DataFrame) -> DataFrame:
     return records.select(_person().alias("person_id")).dropna().distinct()
 
 
-def patients(records: DataFrame) -> DataFrame:
-    """person -> patient_id, birth_date, sex. Month or day not given: the first."""
-    parts = [
-        F.lpad(F.coalesce(values.integer_id(_field(f"{part}_of_birth")), F.lit("1")), 2, "0")
-        for part in ("month", "day")
-    ]
-    year = values.integer_id(_field("year_of_birth"))
-    given = values.day(_field("birth_datetime"))
-    built = values.day(F.concat_ws("-", year, *parts))
-    born = F.coalesce(given, F.when(year.isNotNull(), built))
-    return records.where("source_table = 'person'").select(
-        *_names(_person(), F.to_timestamp(born)),
-        born.alias("birth_date"),
-        _of(SEX, "gender_concept_id", "unknown").alias("sex"),
-        _faults().alias("faults"),
-    )
-
-
-def encounters(records: DataFrame, zone: str) -> DataFrame:
-    """visit_occurrence -> encounter_id, patient_id, kind, started_at, ended_at."""
-    visit, started = values.integer_id(_field("visit_occurrence_id")), values.instant(_moment("visit_start"), zone)
-    return records.where("source_table = 'visit_occurrence'").select(
-        *_names(visit, started),
-        visit.alias("encounter_id"),
-        _of(ENCOUNTER_KIND, "visit_concept_id", "other").alias("kind"),
-        started.alias("started_at"),
-        values.end_instant(_moment("visit_end"), zone).alias("ended_at"),
-        _faults(_unreadable_end("visit_end", zone)).alias("faults"),
-    )
-
-
-def observation_periods(records: DataFrame) -> DataFrame:
-    """observation_period -> period_id, patient_id, start_date, end_date."""
-    period = values.integer_id(_field("observation_period_id"))
-    start = values.day(_field("observation_period_start_date"))
-    return records.where("source_table = 'observation_period'").select(
-        *_names(period, F.to_timestamp(start)),
-        period.alias("period_id"),
-        start.alias("start_date"),
-        values.day(_field("observation_period_end_date")).alias("end_date"),
-        _faults().alias("faults"),
-    )
-
-
-def events(records: DataFrame, zone: str, table: units.MeasurementTable) -> DataFrame:
-    """Clinical tables -> event_id, patient_id, encounter_id, kind, concept, event_at, ended_at, value, unit.
-
-    A death without a cause has the concept of death itself. Units as in medpipe.standardise.units.
-    """
-    concept_id = values.integer_id(_named("concept"))
-    is_death = F.col("source_table") == "death"
-    concept_id = F.when(is_death, F.nullif(concept_id, F.lit("0"))).otherwise(concept_id)
-    concept = F.coalesce(F.concat(F.lit("OMOP:"), concept_id), F.when(is_death, F.lit(DEATH)))
-    event, event_at = values.integer_id(_named("record_id")), values.instant(_dynamic_moment("start"), zone)
-    read = records.where(F.col("source_table").isin(*EVENTS)).select(
-        *_names(event, event_at),
+def _read(records: DataFrame) -> DataFrame:
+    """NAME, fields, corrupt; silver, person_id, id and concept_id (canonical), start_text and end_text as given."""
+    spelt = {
+        name: values.lookup({t: getattr(spelling, name) for t, spelling in TABLES.items()}, F.col("source_table"))
+        for name in ("silver", "record_id", "concept", "start", "end")
+    }
+    return records.select(
+        *NAME,
         "fields",
         "corrupt",
-        event.alias("event_id"),
-        F.nullif(values.integer_id(_field("visit_occurrence_id")), F.lit("0")).alias("encounter_id"),
-        _spelt("kind").alias("kind"),
-        concept.alias("concept"),
-        event_at.alias("event_at"),
-        values.end_instant(_dynamic_moment("end"), zone).alias("ended_at"),
-        values.number(_field("value_as_number")).alias("given"),
-        units.ucum(table, values.integer_id(_field("unit_concept_id")), _field("unit_source_value")).alias(
-            "given_unit"
-        ),
-        _names_a_unit().alias("names_a_unit"),
+        spelt["silver"].alias("silver"),
+        _person().alias("person_id"),
+        values.integer_id(F.col("fields")[spelt["record_id"]]).alias("id"),
+        values.integer_id(F.col("fields")[spelt["concept"]]).alias("concept_id"),
+        _moment(spelt["start"]).alias("start_text"),
+        _moment(spelt["end"]).alias("end_text"),
+    )
+
+
+def _typed(rows: DataFrame, zone: str) -> DataFrame:
+    """Adds the columns of patients, encounters, periods and concepts, and what events share with them."""
+    is_death = F.col("source_table") == "death"
+    # A death without a cause has the concept of death itself.
+    concept_id = F.when(is_death, F.nullif("concept_id", F.lit("0"))).otherwise(F.col("concept_id"))
+    event_kind = values.lookup({t: spelling.kind for t, spelling in TABLES.items()}, F.col("source_table"))
+    encounter_kind = F.coalesce(values.lookup(ENCOUNTER_KIND, F.col("concept_id")), F.lit("other"))
+    sex = values.lookup(SEX, values.integer_id(_field("gender_concept_id")))
+    return rows.withColumns(
+        {
+            "birth_date": _birth_date(),
+            "sex": F.coalesce(sex, F.lit("unknown")),
+            "kind": _case({"silver.encounter": encounter_kind}).otherwise(event_kind),
+            "started_at": values.instant(F.col("start_text"), zone),
+            "ended_at": values.end_instant(F.col("end_text"), zone),
+            "start_date": values.day(F.col("start_text")),
+            "end_date": values.day(F.col("end_text")),
+            "concept": F.coalesce(F.concat(F.lit("OMOP:"), concept_id), F.when(is_death, F.lit(DEATH))),
+            "name": _field("concept_name"),
+            "domain": _field("domain_id"),
+            "vocabulary": _field("vocabulary_id"),
+            "code": _field("concept_code"),
+            "end_is_bad": F.col("end_text").isNotNull() & _is_read_badly(F.col("end_text"), zone),
+        }
+    )
+
+
+def _measured(rows: DataFrame, table: units.MeasurementTable) -> DataFrame:
+    """Adds value, unit and faults. Units as in medpipe.standardise.units."""
+    unit_id = values.integer_id(_field("unit_concept_id"))
+    given = rows.withColumns(
+        {
+            "given": values.number(_field("value_as_number")),
+            "given_unit": units.ucum(table, unit_id, _field("unit_source_value")),
+            "names_a_unit": F.coalesce(unit_id != "0", F.lit(False))
+            | (F.coalesce(F.trim(_field("unit_source_value")), F.lit("")) != ""),
+        }
     )
     value, unit, fault = units.in_kept_unit(table, F.col("concept"), F.col("given"), F.col("given_unit"))
     # A unit that is named but not understood is not the same as none.
@@ -161,70 +173,48 @@ def events(records: DataFrame, zone: str, table: units.MeasurementTable) -> Data
         & F.col("concept").isin([measurement.concept for measurement in table.measurements])
     )
     not_finite = F.isnan("given") | (F.abs("given") == F.lit(float("inf")))
+    is_event, has_moments = F.col("silver") == "silver.event", F.col("silver").isin("silver.event", "silver.encounter")
     faults = _faults(
-        F.when(_given(_dynamic_moment("end")) & _is_read_badly(_dynamic_moment("end"), zone), "BAD_DATE"),
-        F.when(_given(_field("value_as_number")) & F.col("given").isNull(), "BAD_NUMBER"),
-        F.when(not_finite, "NOT_FINITE").when(is_foreign, "UNKNOWN_UNIT").otherwise(fault),
+        F.when(has_moments & F.col("end_is_bad"), "BAD_DATE"),
+        F.when(is_event & _field("value_as_number").isNotNull() & F.col("given").isNull(), "BAD_NUMBER"),
+        F.when(is_event, F.when(not_finite, "NOT_FINITE").when(is_foreign, "UNKNOWN_UNIT").otherwise(fault)),
     )
     unit = F.when(F.col("given").isNotNull(), unit)
-    judged_by = ("fields", "corrupt", "given", "given_unit", "names_a_unit")
-    return read.withColumns({"value": value, "unit": unit, "faults": faults}).drop(*judged_by)
+    measured = given.withColumns({"value": value, "unit": unit, "faults": faults})
+    return measured.drop("given", "given_unit", "names_a_unit", "end_is_bad")
 
 
-def concepts(records: DataFrame) -> DataFrame:
-    """concept -> concept, name, domain, vocabulary, code. No patient: person_id is null."""
-    concept = F.concat(F.lit("OMOP:"), values.integer_id(_field("concept_id")))
-    nobody = F.lit(None).cast("string")
-    return records.where("source_table = 'concept'").select(
-        *NAME,
-        nobody.alias("person_id"),
-        concept.alias("record_id"),
-        F.lit(None).cast("timestamp").alias("happened_at"),
-        concept.alias("concept"),
-        _field("concept_name").alias("name"),
-        _field("domain_id").alias("domain"),
-        _field("vocabulary_id").alias("vocabulary"),
-        _field("concept_code").alias("code"),
-        _faults().alias("faults"),
-    )
+def _birth_date() -> Column:
+    """Month or day not given: the first."""
+    parts = [
+        F.lpad(F.coalesce(values.integer_id(_field(f"{part}_of_birth")), F.lit("1")), 2, "0")
+        for part in ("month", "day")
+    ]
+    year = values.integer_id(_field("year_of_birth"))
+    built = values.day(F.concat_ws("-", year, *parts))
+    return F.coalesce(values.day(_field("birth_datetime")), F.when(year.isNotNull(), built))
 
 
-def _names(record_id: Column, happened_at: Column) -> list[Column | str]:
-    """What the rows of every table about patients begin with."""
-    person = _person()
-    own = [person.alias("person_id"), F.when(person.isNotNull(), record_id).alias("record_id")]
-    return [*NAME, *own, happened_at.alias("happened_at"), person.alias("patient_id")]
-
-
-def _person() -> Column:
-    return values.integer_id(_field("person_id"))
+def _case(by_silver: dict[str, Column]) -> Column:
+    """The column that goes with the row's silver table; open for `when` and `otherwise`."""
+    (first, column), *others = by_silver.items()
+    found = F.when(F.col("silver") == first, column)
+    for name, column in others:
+        found = found.when(F.col("silver") == name, column)
+    return found
 
 
 def _field(name: str) -> Column:
     return F.col("fields")[name]
 
 
-def _moment(prefix: str) -> Column:
-    return F.coalesce(_field(f"{prefix}_datetime"), _field(f"{prefix}_date"))
+def _person() -> Column:
+    return values.integer_id(_field("person_id"))
 
 
-def _named(attribute: str) -> Column:
-    """The field whose name differs by table, in one pass over all of them."""
-    return F.col("fields")[_spelt(attribute)]
-
-
-def _dynamic_moment(attribute: str) -> Column:
-    prefix, fields = _spelt(attribute), F.col("fields")
+def _moment(prefix: Column) -> Column:
+    fields = F.col("fields")
     return F.coalesce(fields[F.concat(prefix, F.lit("_datetime"))], fields[F.concat(prefix, F.lit("_date"))])
-
-
-def _names_a_unit() -> Column:
-    by_id = F.coalesce(values.integer_id(_field("unit_concept_id")) != "0", F.lit(False))
-    return by_id | (F.coalesce(F.trim(_field("unit_source_value")), F.lit("")) != "")
-
-
-def _given(text: Column) -> Column:
-    return text.isNotNull()
 
 
 def _is_read_badly(text: Column, zone: str) -> Column:
@@ -232,20 +222,7 @@ def _is_read_badly(text: Column, zone: str) -> Column:
     return values.instant(text, zone).isNull() & ~sentinel
 
 
-def _unreadable_end(prefix: str, zone: str) -> Column:
-    return F.when(_given(_moment(prefix)) & _is_read_badly(_moment(prefix), zone), "BAD_DATE")
-
-
 def _faults(*codes: Column) -> Column:
     encoding = F.when(F.exists(F.map_values("fields"), lambda text: text.contains("\ufffd")), "ENCODING")
     found = F.array_compact(F.array(encoding, *codes))
     return F.when(F.col("corrupt").isNotNull(), F.array(F.lit("FIELD_COUNT"))).otherwise(found)
-
-
-def _spelt(attribute: str) -> Column:
-    """How the row's own table spells it."""
-    return values.lookup({name: getattr(spelt, attribute) for name, spelt in EVENTS.items()}, F.col("source_table"))
-
-
-def _of(names: dict[str, str], concept: str, default: str) -> Column:
-    return F.coalesce(values.lookup(names, values.integer_id(_field(concept))), F.lit(default))

@@ -40,6 +40,6 @@ def end_instant(text: Column, zone: str) -> Column:
 
 def lookup(entries: dict[str, str] | dict[str, float], key: Column) -> Column:
     """The entry of a small table, null for a key it lacks; string or double like the entries."""
-    kind = "double" if all(isinstance(entry, float) for entry in entries.values()) else "string"
+    kind = "string" if any(isinstance(entry, str) for entry in entries.values()) else "double"
     # One literal that Spark reads once: a map of a column for each entry takes longer to build than to use.
     return F.from_json(F.lit(json.dumps(entries, sort_keys=True)), f"map<string,{kind}>")[key]

@@ -35,13 +35,13 @@ def loaded(spark, tmp_path_factory):
 
 
 @pytest.fixture
-def after_first_night(loaded, spark, monkeypatch):
+def loaded_work(loaded, spark, monkeypatch):
     monkeypatch.setenv("MEDPIPE_PSEUDONYM_KEY", KEY)
     return open_at(spark, loaded, "2026-01-31")
 
 
-def test_every_delivered_row_is_accepted_quarantined_with_its_reasons_or_a_copy(after_first_night):
-    lake = after_first_night.lake.for_run("")
+def test_every_delivered_row_is_accepted_quarantined_with_its_reasons_or_a_copy(loaded_work):
+    lake = loaded_work.lake.for_run("")
     fates = {r.fate: r["count"] for r in lake.read("phi.fate").groupBy("fate").count().collect()}
     assert fates == {"accepted": 12, "quarantined": 15, "duplicate": 1}
     refused = lake.read("phi.quarantine").collect()
@@ -69,8 +69,8 @@ def test_every_delivered_row_is_accepted_quarantined_with_its_reasons_or_a_copy(
     }
 
 
-def test_times_are_utc_units_are_one_and_what_is_missing_is_reported(after_first_night):
-    lake = after_first_night.lake.for_run("")
+def test_times_are_utc_units_are_one_and_what_is_missing_is_reported(loaded_work):
+    lake = loaded_work.lake.for_run("")
     events = lake.read("silver.event")
     diabetes = events.where("concept = 'OMOP:201826' and kind = 'condition'").select(F.col("event_at").cast("string"))
     assert [row[0] for row in diabetes.collect()] == ["2025-05-01 07:30:00"]
@@ -88,14 +88,14 @@ def test_times_are_utc_units_are_one_and_what_is_missing_is_reported(after_first
     }
 
 
-def test_the_same_drug_id_of_two_persons_is_two_records(after_first_night):
-    drugs = after_first_night.lake.for_run("").read("silver.event").where("kind = 'drug'")
+def test_the_same_drug_id_of_two_persons_is_two_records(loaded_work):
+    drugs = loaded_work.lake.for_run("").read("silver.event").where("kind = 'drug'")
     assert drugs.count() == 2 and drugs.select("event_id").distinct().count() == 1
 
 
-def test_no_identity_stands_outside_the_phi_root(after_first_night):
-    root = Path(after_first_night.lake.root)
-    assert any(b"MRN-0001" in file.read_bytes() for file in Path(after_first_night.lake.phi_root).rglob("*.parquet"))
+def test_no_identity_stands_outside_the_phi_root(loaded_work):
+    root = Path(loaded_work.lake.root)
+    assert any(b"MRN-0001" in file.read_bytes() for file in Path(loaded_work.lake.phi_root).rglob("*.parquet"))
     for file in (path for path in root.rglob("*") if path.is_file()):
         assert not any(canary in file.read_bytes() for canary in (b"MRN-000", KEY.encode())), file
 
@@ -127,10 +127,10 @@ def test_deliveries_in_the_wrong_order_and_twice_give_the_same_content(workplace
         assert content(right.lake, name) == content(wrong.lake, name), name
 
 
-def test_the_same_delivery_again_is_skipped_and_writes_no_version(after_first_night, loaded):
-    lake = after_first_night.lake
+def test_the_same_delivery_again_is_skipped_and_writes_no_version(loaded_work, loaded):
+    lake = loaded_work.lake
     before = lake.for_run("").version("silver.event"), lake.for_run("").version("ops.run")
-    again = load(after_first_night, loaded / "2026-01-30")
+    again = load(loaded_work, loaded / "2026-01-30")
     assert [outcome.status for outcome in again] == ["skipped"]
     assert (lake.for_run("").version("silver.event"), lake.for_run("").version("ops.run")) == before
 
@@ -171,8 +171,8 @@ def test_a_delivery_of_a_later_day_is_refused(workplace, tmp_path):
         load(work, first_night(tmp_path / "2026-01-30"))
 
 
-def test_the_ledger_tells_what_went_in_and_out(after_first_night):
-    entry = after_first_night.ledger.entries[-1]
+def test_the_ledger_tells_what_went_in_and_out(loaded_work):
+    entry = loaded_work.ledger.entries[-1]
     counts = (entry.rows_in, entry.rows_out, entry.rows_quarantined, entry.rows_duplicate)
     assert counts == (28, 12, 15, 1)
     assert entry.key_fingerprint == keys.load("env:MEDPIPE_PSEUDONYM_KEY").fingerprint
