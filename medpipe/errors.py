@@ -1,4 +1,4 @@
-"""Failures a user can act on: each has an exit code, a short code for the ledger, and a message without patient values."""
+"""Failures a user can act on: an exit code, a short code for the ledger, and a message without patient values."""
 
 
 class MedpipeError(Exception):

@@ -243,7 +243,8 @@ class Lake:
             if "DELTA_VIOLATE_CONSTRAINT" in str(failure) or "DELTA_NOT_NULL" in str(failure):
                 raise DataError(
                     "CHECK_FAILED",
-                    f"{name}: rows break {broken or 'a NOT NULL column'}; nothing was written; find them with the contract's check",
+                    f"{name}: rows break {broken or 'a NOT NULL column'}; nothing was written; "
+                    "find them with the contract's check",
                 ) from None
             raise
 

@@ -29,8 +29,8 @@ class Delivery:
 
     Attributes:
         source: outside format, e.g. omop.
-        delivery_id: day and digest of all content: other content is another delivery, the same is the same. No name of a
-            folder, which might be a patient's.
+        delivery_id: day and digest of all content: other content is another delivery, the same is the same. No name of
+            a folder, which might be a patient's.
         known_at: when it was delivered, UTC.
         is_history: an initial load, whose records count as recorded when they happened.
         files: sorted by name; empty for a delivery that is in bronze already.

@@ -35,6 +35,7 @@ def require(delivered: int, counts: dict[str, int], quarantined: int, published:
     if delivered != sum(counts.values()) or counts["accepted"] != accepted or counts["quarantined"] != quarantined:
         raise DataError(
             "UNBALANCED",
-            f"{delivered} rows delivered, fates recorded for {counts}, but {accepted} stand in silver and {quarantined} in "
-            "quarantine; run the step again, and if it stays so the delivery's tables were changed from outside",
+            f"{delivered} rows delivered, fates recorded for {counts}, but {accepted} stand in silver and "
+            f"{quarantined} in quarantine; run the step again, and if it stays so the delivery's tables "
+            "were changed from outside",
         )

@@ -49,7 +49,7 @@ def gaps(accepted: DataFrame, encounters: DataFrame) -> DataFrame:
 
     Args:
         accepted: events with encounter_id, concept, value, unit.
-        encounters: encounter_id of every visit delivered so far, in the same form (delivered or pseudonym) as the events'.
+        encounters: encounter_id of every visit delivered so far, delivered or pseudonym like the events'.
     """
     visits = encounters.select("encounter_id").distinct().withColumn("is_known", F.lit(True))
     joined = accepted.join(visits, on="encounter_id", how="left")

@@ -48,7 +48,7 @@ def shipped() -> MeasurementTable:
 
 
 def ucum(table: MeasurementTable, unit_concept_id: Column, unit_text: Column) -> Column:
-    """The UCUM unit of an OMOP unit concept, else of a unit text that is one; null for any other (text stays in bronze)."""
+    """The UCUM unit of an OMOP unit concept, else of a unit text that is one; null for any other."""
     by_id = values.lookup(table.units, unit_concept_id)
     known = sorted(set(table.units.values()))
     return F.coalesce(by_id, F.when(F.trim(unit_text).isin(known), F.trim(unit_text)))

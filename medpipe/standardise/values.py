@@ -22,7 +22,7 @@ def number(text: Column) -> Column:
 
 
 def day(text: Column) -> Column:
-    """The date of `YYYY-MM-DD` or of a date-time; null for other forms, dates that do not exist and years before 1900."""
+    """The date of `YYYY-MM-DD` or of a date-time; null for other forms, days that are none and years before 1900."""
     found = F.when(text.rlike(LOCAL_TIME), F.left(text, F.lit(10)).try_cast("date"))
     return F.when(F.year(found) >= FIRST_YEAR, found)
 

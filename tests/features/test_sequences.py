@@ -12,16 +12,16 @@ INDEX = datetime(2025, 6, 1, tzinfo=UTC)
 def versions(table):
     """Records of ann: a correction that came before the index and one that came after, a late record, one of after."""
     rows = table("""
-        event_id string | concept string | event_at timestamp  | recorded_at timestamp | value double | is_deleted boolean
-        e1              | A              | 2025-05-01 10:00:00 | 2025-05-01 10:00:00   | 1            | false
-        e1              | A              | 2025-05-01 10:00:00 | 2025-05-20 00:00:00   | 2            | false
-        e1              | A              | 2025-05-01 10:00:00 | 2025-06-20 00:00:00   | 3            | false
-        e2              | B              | 2025-05-02 10:00:00 | 2025-06-02 00:00:00   |              | false
-        e3              | C              | 2025-06-01 00:00:00 | 2025-05-30 00:00:00   |              | false
-        e4              | D              | 2025-05-31 23:59:59 | 2025-05-31 23:59:59   |              | false
-        e5              | E              | 2024-01-01 00:00:00 | 2024-01-01 00:00:00   |              | false
-        e5              | E              | 2024-01-01 00:00:00 | 2025-01-01 00:00:00   |              | true
-        e6              | A              | 2025-05-01 10:00:00 | 2025-05-01 10:00:00   |              | false
+        event_id string|concept string|event_at timestamp |recorded_at timestamp|value double|is_deleted boolean
+        e1             |A             |2025-05-01 10:00:00|2025-05-01 10:00:00  |1           |false
+        e1             |A             |2025-05-01 10:00:00|2025-05-20 00:00:00  |2           |false
+        e1             |A             |2025-05-01 10:00:00|2025-06-20 00:00:00  |3           |false
+        e2             |B             |2025-05-02 10:00:00|2025-06-02 00:00:00  |            |false
+        e3             |C             |2025-06-01 00:00:00|2025-05-30 00:00:00  |            |false
+        e4             |D             |2025-05-31 23:59:59|2025-05-31 23:59:59  |            |false
+        e5             |E             |2024-01-01 00:00:00|2024-01-01 00:00:00  |            |false
+        e5             |E             |2024-01-01 00:00:00|2025-01-01 00:00:00  |            |true
+        e6             |A             |2025-05-01 10:00:00|2025-05-01 10:00:00  |            |false
     """)
     lineage = {"patient_id": F.lit("ann"), "source": F.lit("omop"), "source_table": F.lit("t")}
     known = {"known_at": F.col("recorded_at"), "delivery_id": F.concat(F.lit("d"), F.col("recorded_at").cast("string"))}
