@@ -12,9 +12,8 @@ setup: ## .venv with medpipe and its pinned packages; reuses what is there
 demo: setup ## two nights of a simulated hospital, end to end, on this machine
 	@.venv/bin/medpipe demo
 
-# Two processes, each with a Spark of its own: planning many small queries keeps one core busy, seldom two.
-test: setup ## the tests (less than 15 minutes on 2 cores)
-	@$(python) -m pytest --numprocesses 2 --dist loadgroup
+test: setup ## the tests (about 25 minutes on 2 cores)
+	@$(python) -m pytest
 
 faults: setup ## the long fault runs (up to 60 minutes)
 	@$(python) -m pytest -m faults

@@ -23,13 +23,6 @@ CONF = SMALL | {
 }
 
 
-def pytest_collection_modifyitems(items):
-    """Of two processes one makes the nights that many tests look at; other files go to either, each whole."""
-    for item in items:
-        is_of_nights = "after_first_night" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("nights" if is_of_nights else item.location[0]))
-
-
 @pytest.fixture(scope="session")
 def spark():
     folder = tempfile.mkdtemp(prefix="medpipe-tests-")
