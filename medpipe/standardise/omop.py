@@ -118,7 +118,8 @@ def _read(records: DataFrame) -> DataFrame:
         "fields",
         "corrupt",
         spelt["silver"].alias("silver"),
-        _person().alias("person_id"),
+        # A concept is nobody's, whatever columns its file has.
+        F.when(spelt["silver"] != "silver.concept", _person()).alias("person_id"),
         values.integer_id(F.col("fields")[spelt["record_id"]]).alias("id"),
         values.integer_id(F.col("fields")[spelt["concept"]]).alias("concept_id"),
         _moment(spelt["start"]).alias("start_text"),
