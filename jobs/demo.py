@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from medpipe import contracts, job, keys
+from medpipe import command, contracts, job, keys
 from medpipe.jobs import nightly, promote_model, retrain_risk
 from medpipe.session import SMALL
 from medpipe.simulate import HospitalSettings, write_hospital
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         keys.create(key)
     deliveries = sorted((hospital / "deliveries").iterdir())
     last = as_of(deliveries[-1])
-    flags = job.arguments("demo", __doc__)
+    flags = command.arguments("demo", __doc__)
     told = ["--lake", str(args.out / "lake"), "--as-of", str(last), "--config", str(hospital / "hospital.toml")]
     told += ["--set", f"privacy.key=file:{key}", "--log", str(args.out / "log.jsonl")]
     if args.patients <= SMALL_HOSPITAL:

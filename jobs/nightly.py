@@ -7,7 +7,7 @@ without one gets everything else (see `medpipe run retrain_risk` and `medpipe ru
 import sys
 from pathlib import Path
 
-from medpipe import job, log
+from medpipe import command, job, log
 from medpipe.errors import UsageError
 from medpipe.jobs import (
     build_cohort,
@@ -22,7 +22,7 @@ from medpipe.jobs import (
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = job.arguments("nightly", __doc__)
+    parser = command.arguments("nightly", __doc__)
     parser.add_argument("--delivery", type=Path, action="append", default=[], help="folder delivered; may be repeated")
     parser.add_argument(
         "--history", action="store_true", help="an initial load: records count as known when they happened"

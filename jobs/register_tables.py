@@ -2,12 +2,12 @@
 
 import sys
 
-from medpipe import job
+from medpipe import command, job
 from medpipe.errors import MissingEnvironmentError
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = job.arguments("register_tables", __doc__)
+    parser = command.arguments("register_tables", __doc__)
     return job.main("register_tables", parser, argv, lambda work, args: register(work))
 
 

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 from pyspark.sql import functions as F
 
-from medpipe import job, ledger
+from medpipe import command, job, ledger
 from medpipe.errors import UsageError
 from medpipe.privacy.pseudonyms import pseudonymiser
 from medpipe.standardise import values
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = job.arguments("reidentify_patient", __doc__)
+    parser = command.arguments("reidentify_patient", __doc__)
     parser.add_argument("patient_id", help="the pseudonym, as in silver.patient")
     parser.add_argument("--purpose", required=True, help="why; stands in phi.audit")
     return job.main(

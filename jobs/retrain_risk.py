@@ -2,12 +2,12 @@
 
 import sys
 
-from medpipe import job
+from medpipe import command, job
 from medpipe.jobs import build_cohort, build_sequences, train_risk
 
 
 def main(argv: list[str] | None = None) -> int:
-    return job.main("retrain_risk", job.arguments("retrain_risk", __doc__), argv, lambda work, _: retrain(work))
+    return job.main("retrain_risk", command.arguments("retrain_risk", __doc__), argv, lambda work, _: retrain(work))
 
 
 def retrain(work: job.Workplace) -> None:

@@ -1,22 +1,19 @@
-"""What every job shares: arguments, session, step identity, the ledger, and failures that say no patient's value.
+"""What every job shares: its steps, their identity, the session, and the ledger.
 
 A step is a function of a Run, declared with what it reads and writes; `Workplace.run` skips it if the same identity
 has run, else runs it and writes its row of ops.run last.
 """
 
 import argparse
-import contextlib
-import os
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 
-from medpipe import __version__, keys, ledger, log, settings
+from medpipe import __version__, command, keys, ledger, log, settings
 from medpipe.errors import MedpipeError, UsageError
 from medpipe.ingest.manifest import Delivery, read_delivery
 from medpipe.session import open_session
@@ -98,7 +95,7 @@ class Step:
         return sys.modules[self.function.__module__].__doc__ or ""
 
     def __call__(self, argv: list[str] | None = None) -> int:
-        parser = arguments(self.name, self.doc, self.scope == "folder")
+        parser = command.arguments(self.name, self.doc, self.scope == "folder")
         for option in self.options:
             parser.add_argument(
                 f"--{option.name}",
@@ -180,8 +177,9 @@ class Workplace:
             load_key=lambda: self.key(run_id),
         )
         log.logger.info("step started", extra=told)
-        # A run that is killed between two of its commits must not be taken for the one before it.
-        self._record(step, run, target, "started", None, started)
+        if last is not None and last.status == "done":
+            # Killed between two of its commits, this run must not leave the ledger saying that the other one holds.
+            self._record(step, run, target, "started", None, started)
         try:
             step.function(run)
         except Exception as failure:
@@ -263,49 +261,9 @@ class Workplace:
         )
 
 
-def arguments(name: str, doc: str, takes_delivery: bool = False) -> argparse.ArgumentParser:
-    """The flags every job has."""
-    parser = argparse.ArgumentParser(name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lake", help="root of silver, gold and ops")
-    parser.add_argument("--phi", help="root of bronze and quarantine (default: LAKE-phi)")
-    parser.add_argument("--as-of", type=date.fromisoformat, help="logical date, exclusive: YYYY-MM-DD")
-    parser.add_argument("--config", type=Path, help="the hospital's settings, TOML")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, e.g. cohort.washout_days=365"
-    )
-    parser.add_argument("--log", help="file for the JSON log (default: stderr)")
-    if takes_delivery:
-        parser.add_argument("--delivery", type=Path, required=True, help="folder the hospital delivered")
-        parser.add_argument(
-            "--history", action="store_true", help="an initial load: records count as known when they happened"
-        )
-    return parser
-
-
 def main(name: str, parser: argparse.ArgumentParser, argv: list[str] | None, body: Callable) -> int:
-    """Parses, opens the workplace, runs `body(work, args)`, and turns a failure into one line and an exit code."""
-    args = parser.parse_args(argv)
-    log.configure(args.log)
-    phi_root = None
-    try:
-        configured = settings.load(args.config, flags(args))
-        if not configured.lake:
-            raise UsageError("NO_LAKE", "pass --lake, or set lake in the config file or MEDPIPE_LAKE")
-        phi_root = configured.phi_root
-        body(open_workplace(name, configured, args.as_of), args)
-        return 0
-    except MedpipeError as failure:
-        log.logger.error("job failed", extra={"job": name, "code": failure.code, "detail": str(failure)})
-        print(f"medpipe {name}: {failure}", file=sys.stderr)
-        return failure.exit_code
-    except Exception as failure:
-        place = _keep_trace(phi_root, name)
-        log.logger.error("job failed", extra={"job": name, "code": type(failure).__name__})
-        print(
-            f"medpipe {name}: {type(failure).__name__}; what it says may hold patients' values and is in {place}",
-            file=sys.stderr,
-        )
-        return 1
+    """Parses, opens the workplace, runs `body(work, args)` and returns the exit code."""
+    return command.run(name, parser, argv, lambda told, args: body(open_workplace(name, told, args.as_of), args))
 
 
 def open_workplace(name: str, configured: settings.Settings, as_of: date | None) -> Workplace:
@@ -316,27 +274,6 @@ def open_workplace(name: str, configured: settings.Settings, as_of: date | None)
     spark = open_session(f"medpipe {name}", {"spark.checkpoint.dir": f"{root}/ops/checkpoint"} | configured.spark)
     lake = Lake(spark, root, phi_root, configured.hospital.timezone)
     return Workplace(lake, configured, as_of, ledger.Ledger.open(lake))
-
-
-def flags(args: argparse.Namespace) -> dict:
-    """--lake, --phi and --set KEY=VALUE as nested settings; VALUE is TOML, or text where it is none."""
-    import tomllib
-
-    given: dict = {name: value for name in ("lake", "phi") if (value := getattr(args, name)) is not None}
-    for pair in args.set:
-        path, sign, text = pair.partition("=")
-        if not sign:
-            raise UsageError("BAD_SETTING", f"--set {path}: expected KEY=VALUE")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        *parents, leaf = path.split(".")
-        place = given
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[leaf] = value
-    return given
 
 
 def delivery_from(work: Workplace, folder: Path, is_history: bool) -> Delivery:
@@ -370,20 +307,6 @@ def _chosen(step: Step, work: Workplace, args: argparse.Namespace) -> dict:
     if step.scope == "folder":
         chosen["delivery"] = delivery_from(work, args.delivery, args.history)
     return chosen
-
-
-def _keep_trace(phi_root: str | None, name: str) -> str:
-    """Full text of the failure into the PHI zone, or nowhere."""
-    if phi_root is None or "://" in phi_root:
-        return "no file (the PHI root is not a local folder)"
-    folder = Path(phi_root) / "errors"
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        place = folder / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}.txt"
-        with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-            file.write(traceback.format_exc())
-        return str(place)
-    return "no file (the PHI root cannot be written)"
 
 
 def announce(outcomes: list[Outcome]) -> None:

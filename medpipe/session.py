@@ -55,6 +55,8 @@ SMALL = {
     "spark.sql.shuffle.partitions": "2",
     "spark.sql.adaptive.enabled": "false",
     "spark.databricks.delta.snapshotPartitions": "1",
+    # Code compiled for each expression runs once or a few times; read out, it is done sooner.
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
 
 

@@ -49,9 +49,9 @@ def tables(argv: list[str]) -> int:
 
 def sql(argv: list[str]) -> int:
     """Runs a query on the lake's tables by their names."""
-    from medpipe import job
+    from medpipe import command, job
 
-    parser = job.arguments("medpipe sql", "Query the lake's tables by name, e.g. gold.score.")
+    parser = command.arguments("medpipe sql", "Query the lake's tables by name, e.g. gold.score.")
     parser.set_defaults(log=os.devnull)
     parser.add_argument("query", help='e.g. "select * from gold.current_score"')
     parser.add_argument("--rows", type=int, default=50, help="rows to show; default 50")
@@ -61,9 +61,9 @@ def sql(argv: list[str]) -> int:
 
 def history(argv: list[str]) -> int:
     """Prints the newest rows of ops.run."""
-    from medpipe import job
+    from medpipe import command, job
 
-    parser = job.arguments("medpipe history", "The ledger, newest run last.")
+    parser = command.arguments("medpipe history", "The ledger, newest run last.")
     parser.set_defaults(log=os.devnull)
     parser.add_argument("run_id", nargs="?", help="one run, with the tables it read and wrote")
     parser.add_argument("--rows", type=int, default=30, help="runs to show; default 30")

@@ -55,9 +55,10 @@ def pin(
     """
     table = DeltaTable.forPath(spark, path)
     version = table.history(1).select("version").first().version if version is None else version
-    _require_plain(path, table.detail().first().asDict())
+    detail = table.detail().first()
+    _require_plain(path, detail.asDict())
     frame = spark.read.format("delta").option("versionAsOf", version).load(path)
-    _require_columns(path, frame, table.detail().first().partitionColumns, partition, columns)
+    _require_columns(path, frame, detail.partitionColumns, partition, columns)
     for column, value in partition.items():
         frame = frame.where(F.col(column) == F.lit(value).cast(frame.schema[column].dataType))
     sizes = _sizes(frame.inputFiles())

@@ -1,5 +1,6 @@
 """The lake: where tables live, how they are read as of a date, and the one way they are written."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
@@ -9,8 +10,9 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable
+from py4j.java_gateway import JavaObject
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import ArrayType, StructType
@@ -61,7 +63,7 @@ class Lake:
         return f"{self.phi_root if zone in PHI_ZONES else self.root}/{zone}/{table}"
 
     def exists(self, name: str) -> bool:
-        return DeltaTable.isDeltaTable(self.spark, self.path(name))
+        return self._newest(name) >= 0
 
     def version(self, name: str) -> int:
         """The table's newest Delta version; the first call of a run pins it."""
@@ -229,8 +231,7 @@ class Lake:
 
     def _holds(self, name: str, told: str) -> bool:
         """Whether the table's last commit is this run's of this partition: it was killed before the ledger knew."""
-        last = self._last(name)
-        return last is not None and last.userMetadata == told
+        return self._last_commit(name).get("userMetadata") == told
 
     def _commit(self, name: str, write: Callable[[], None]) -> None:
         """The only place where a table changes."""
@@ -249,20 +250,28 @@ class Lake:
             raise
 
     def _newest(self, name: str) -> int:
-        # What history(1) says, without its Spark job.
-        log = self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.spark._jsparkSession, self.path(name))
+        """-1 where there is no table."""
+        # Asked of the log itself: DeltaTable tells it by a Spark job.
         none = self.spark._jvm.scala.Option.empty()
-        return log.update(False, none, none).version()
+        return self._log(name).update(False, none, none).version()
 
-    def _last(self, name: str) -> Row | None:
-        return DeltaTable.forPath(self.spark, self.path(name)).history(1).first()
+    def _last_commit(self, name: str) -> dict:
+        """commitInfo of the newest version, and that version (Delta PROTOCOL.md, Commit Provenance Information)."""
+        log, version = self._log(name), self._newest(name)
+        file = self.spark._jvm.org.apache.hadoop.fs.Path(f"{self.path(name)}/_delta_log/{version:020d}.json")
+        lines = log.store().read(file, log.newDeltaHadoopConf()).mkString("\n").split("\n")
+        told = next((a["commitInfo"] for a in map(json.loads, lines) if "commitInfo" in a), {})
+        return told | {"version": version}
+
+    def _log(self, name: str) -> JavaObject:
+        return self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.spark._jsparkSession, self.path(name))
 
     def _record(self, name: str, num_rows: int | None = None) -> Written:
-        last = self._last(name)
+        last = self._last_commit(name)
         if num_rows is None:
-            num_rows = int((last.operationMetrics or {}).get("numOutputRows", 0))
-        written = Written(name, last.version, num_rows)
-        self._pin(name, last.version)
+            num_rows = int(last.get("operationMetrics", {}).get("numOutputRows", 0))
+        written = Written(name, last["version"], num_rows)
+        self._pin(name, last["version"])
         self.written.append(written)
         return written
 

@@ -14,8 +14,9 @@ from tests import nights
 CONF = SMALL | {
     "spark.master": "local[2,4]",
     "spark.driver.memory": "3g",
-    # No compiler for code that runs once.
-    "spark.driver.extraJavaOptions": EMBEDDED["spark.driver.extraJavaOptions"] + " -XX:TieredStopAtLevel=1",
+    # No second compiler for code that runs once, and room for what the first one makes: when full, it stops.
+    "spark.driver.extraJavaOptions": EMBEDDED["spark.driver.extraJavaOptions"]
+    + " -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
     # Tables of a few rows: compiling code for them takes longer than reading it out.
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.constraintPropagation.enabled": "false",

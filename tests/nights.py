@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from medpipe import contracts, job, ledger, settings
+from medpipe import command, contracts, job, ledger, settings
 from medpipe.jobs import nightly, promote_model, retrain_risk
 from medpipe.simulate import HospitalSettings, write_hospital
 from medpipe.tables import Lake
@@ -46,8 +46,8 @@ class Nights:
         return given + [flag for pair in pairs for flag in ("--set", pair)]
 
     def workplace(self, spark: SparkSession, as_of: date) -> job.Workplace:
-        args = job.arguments("test", "").parse_args(self.flags(as_of))
-        configured = settings.load(args.config, job.flags(args))
+        args = command.arguments("test", "").parse_args(self.flags(as_of))
+        configured = settings.load(args.config, command.flags(args))
         lake = Lake(spark, configured.lake, configured.phi_root, configured.hospital.timezone)
         return job.Workplace(lake, configured, as_of, ledger.Ledger.open(lake))
 

@@ -23,6 +23,7 @@ PURE = {
 EDGES = {
     "bundle",
     "checkpoints",
+    "command",
     "job",
     "keys",
     "ledger",
@@ -53,8 +54,9 @@ MAY_IMPORT = {
     "checkpoints": BASE | {"models", "recipes", "stream", "tables"},
     "recipes": BASE | {"models", "stream"},
     "settings": {"errors", "train"} | PURE,
+    "command": {"errors", "log", "settings"},
     "job": BASE | EDGES | {"ingest"},
-    "show": BASE | {"job"},
+    "show": BASE | {"command", "job"},
     "cli": {"errors", "show"},
     "jobs": BASE | PLAIN | PURE | EDGES | {"simulate", "stream", "models", "train", "score", "jobs"},
 }

@@ -149,7 +149,8 @@ def _logistic(inputs: np.ndarray, offset: np.ndarray, labels: np.ndarray, weight
     """Maximum likelihood by Newton's method; (K,) from inputs (N, K). A flat likelihood gives NaN."""
     beta = np.zeros(inputs.shape[1])
     for _ in range(30):
-        mean = 1 / (1 + np.exp(-(offset + inputs @ beta)))
+        # The logistic function, by an identity that cannot overflow where labels are separable.
+        mean = (1 + np.tanh((offset + inputs @ beta) / 2)) / 2
         gradient = inputs.T @ (weights * (labels - mean))
         curvature = (inputs * (weights * mean * (1 - mean))[:, None]).T @ inputs
         if np.linalg.cond(curvature) > 1e12:

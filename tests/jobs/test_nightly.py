@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import deltalake
 import pytest
@@ -72,16 +73,23 @@ def test_the_same_night_again_writes_no_version_of_any_table(after_second_night,
     assert {name: work.lake.for_run("").version(name) for name in names} == before
 
 
-def test_an_older_day_filled_in_later_is_right_and_leaves_the_newer_one_alone(
-    after_first_night, after_second_night, spark, tmp_path
+def test_an_older_day_made_again_after_a_newer_one_is_the_same_and_leaves_the_newer_one_alone(
+    after_second_night, spark, tmp_path
 ):
-    found = after_first_night.copy_to(tmp_path)
-    nights.second_night(spark, found)
-    lake = found.workplace(spark, found.as_ofs[0]).lake
-    today = nights.content(lake, "gold.score")
-    # The first day once more, after the second: what has been delivered since does not show.
-    nightly.night(found.workplace(spark, found.as_ofs[0]), [])
-    assert nights.content(lake, "gold.score") == today == after_second_night.tables(spark)["gold.score"]
+    """What has been delivered since does not show."""
+    found = after_second_night.copy_to(tmp_path)
+    work = found.workplace(spark, found.as_ofs[0])
+    work.ledger.entries = [entry for entry in work.ledger.entries if entry.as_of is None]
+    nightly.night(work, [])
+    made_again = [entry.job for entry in work.ledger.entries if entry.as_of == found.as_ofs[0]]
+    assert "score_population" in made_again and "recommend_treatments" in made_again
+    # Scores name the version of the sequences they were made from.
+    assert set(nights.differing(found.tables(spark), after_second_night.tables(spark))) <= {"gold.score"}
+    before, after = (
+        n.workplace(spark, found.as_ofs[0]).lake.read("gold.score").drop("feature_version").collect()
+        for n in (after_second_night, found)
+    )
+    assert sorted(map(str, before)) == sorted(map(str, after))
 
 
 @pytest.mark.parametrize("column", ["event_at", "recorded_at"])
@@ -125,12 +133,15 @@ def test_the_newest_scores_can_be_asked_for_by_name(lake, after_second_night):
     assert [row.as_of for row in days] == [after_second_night.as_ofs[-1]]
 
 
-def test_a_lake_without_a_model_gets_all_but_scores_and_says_so(after_first_night, spark, tmp_path, capsys):
-    found = nights.Nights(after_first_night.hospital, tmp_path)
-    nightly.night(found.workplace(spark, found.as_ofs[0]), found.deliveries[:1])
-    assert "score_population" in capsys.readouterr().out
-    lake = found.workplace(spark, found.as_ofs[0]).lake
-    assert lake.exists("gold.recommendation") and not lake.exists("gold.score")
+def test_a_lake_without_a_model_gets_all_but_scores_and_says_so(after_second_night, spark, tmp_path, capsys):
+    found = after_second_night.copy_to(tmp_path)
+    for part in ("ops/model", "gold/score", "gold/recommendation"):
+        shutil.rmtree(found.folder / "lake" / part)
+    work = found.workplace(spark, found.as_ofs[1])
+    work.ledger.entries = [entry for entry in work.ledger.entries if entry.job != "recommend_treatments"]
+    nightly.night(work, [])
+    assert "score_population         not run: NO_CURRENT_MODEL" in capsys.readouterr().out
+    assert work.lake.exists("gold.recommendation") and not work.lake.exists("gold.score")
 
 
 def test_the_log_is_json_lines_without_values(after_second_night, spark, tmp_path):

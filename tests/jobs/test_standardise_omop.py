@@ -1,5 +1,6 @@
 import json
 import shutil
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from medpipe.errors import DataError, UsageError
 from medpipe.jobs import ingest_omop, standardise_omop
 from medpipe.privacy.sealing import NUM_KEY_BYTES, unseal
 from tests.deliveries import KEY, first_night, second_night
+from tests.faults import crashes
 from tests.jobs.conftest import open_at
+
+STRICT = {"omop": {"max_bad_ratio": 0.1}}
 
 
 def load(work, folder):
@@ -24,20 +28,37 @@ def content(lake, name):
 
 
 @pytest.fixture(scope="module")
-def loaded(spark, tmp_path_factory):
-    """A lake after the first night, for tests that only look at it or find nothing to do."""
-    folder = tmp_path_factory.mktemp("first")
+def key():
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MEDPIPE_PSEUDONYM_KEY", KEY)
-        work = open_at(spark, folder, "2026-01-31")
-        load(work, first_night(folder / "2026-01-30"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def loaded(key, spark, tmp_path_factory):
+    """A lake after the first night, for tests that only look at it or find nothing to do."""
+    folder = tmp_path_factory.mktemp("first")
+    load(open_at(spark, folder, "2026-01-31"), first_night(folder / "2026-01-30"))
     return folder
 
 
 @pytest.fixture
-def loaded_work(loaded, spark, monkeypatch):
-    monkeypatch.setenv("MEDPIPE_PSEUDONYM_KEY", KEY)
+def loaded_work(loaded, spark):
     return open_at(spark, loaded, "2026-01-31")
+
+
+@pytest.fixture(scope="module")
+def loaded_twice(loaded, spark, tmp_path_factory):
+    """The same after the second night."""
+    folder = copy(loaded, tmp_path_factory.mktemp("second"))
+    load(open_at(spark, folder, "2026-02-01"), second_night(folder / "2026-01-31"))
+    return folder
+
+
+def copy(loaded, folder):
+    for name in ("lake", "lake-phi"):
+        shutil.copytree(loaded / name, folder / name)
+    return folder
 
 
 def test_every_delivered_row_is_accepted_quarantined_with_its_reasons_or_a_copy(loaded_work):
@@ -100,27 +121,20 @@ def test_no_identity_stands_outside_the_phi_root(loaded_work):
         assert not any(canary in file.read_bytes() for canary in (b"MRN-000", KEY.encode())), file
 
 
-def test_a_correction_wins_from_its_day_on_and_an_older_as_of_does_not_see_it(workplace, tmp_path):
-    work = workplace("2026-02-01")
-    load(work, first_night(tmp_path / "2026-01-30"))
-    load(work, second_night(tmp_path / "2026-01-31"))
-    lake = work.lake.for_run("")
+def test_a_correction_wins_from_its_day_on_and_an_older_as_of_does_not_see_it(loaded_twice, spark):
+    lake = open_at(spark, loaded_twice, "2026-02-01").lake
 
     def first_value(as_of):
         rows = lake.read("silver.event", as_of).where("concept = 'OMOP:3004501'").orderBy("event_at")
         return rows.first().value
 
-    assert first_value(work.as_of) == 123.0
-    assert first_value(workplace("2026-01-31").as_of) == 100.0
+    assert first_value(date(2026, 2, 1)) == 123.0
+    assert first_value(date(2026, 1, 31)) == 100.0
 
 
-def test_deliveries_in_the_wrong_order_and_twice_give_the_same_content(workplace, tmp_path, spark):
-    one, two = first_night(tmp_path / "2026-01-30"), second_night(tmp_path / "2026-01-31")
-    loose = {"omop": {"max_bad_ratio": 1.0}}  # alone, the second night is about nobody known
-    right = workplace("2026-02-01", thresholds=loose)
-    for folder in (one, two):
-        load(right, folder)
-    wrong = workplace("2026-02-01", lake=str(tmp_path / "other"), thresholds=loose)
+def test_deliveries_in_the_wrong_order_and_twice_give_the_same_content(loaded, loaded_twice, spark, tmp_path):
+    right, wrong = (open_at(spark, folder, "2026-02-01") for folder in (loaded_twice, tmp_path))
+    one, two = loaded / "2026-01-30", loaded_twice / "2026-01-31"
     for folder in (two, one, two):
         load(wrong, folder)
     for name in ("silver.patient", "silver.event", "silver.observation_period", "phi.fate", "phi.quarantine"):
@@ -135,22 +149,25 @@ def test_the_same_delivery_again_is_skipped_and_writes_no_version(loaded_work, l
     assert (lake.for_run("").version("silver.event"), lake.for_run("").version("ops.run")) == before
 
 
-def test_too_many_bad_rows_publish_nothing(workplace, tmp_path):
-    work = workplace("2026-01-31", thresholds={"omop": {"max_bad_ratio": 0.1}})
+def test_too_many_bad_rows_publish_nothing(loaded, spark, tmp_path):
+    work = open_at(spark, copy(loaded, tmp_path), "2026-01-31", thresholds=STRICT)
+    version = work.lake.for_run("").version("silver.event")
     with pytest.raises(DataError, match="TOO_MANY_BAD_ROWS: omop: 15 of 27 rows quarantined .*KEY_CONFLICT 2"):
-        load(work, first_night(tmp_path / "2026-01-30"))
-    assert not work.lake.exists("silver.event")
+        work.run(standardise_omop.main)
+    assert work.lake.for_run("").version("silver.event") == version
     told = [(entry.status, entry.error_code) for entry in work.ledger.entries]
-    assert told == [("started", None), ("done", None), ("started", None), ("failed", "TOO_MANY_BAD_ROWS")]
+    assert told == [("done", None), ("done", None), ("started", None), ("failed", "TOO_MANY_BAD_ROWS")]
 
 
-def test_after_a_failed_run_of_other_settings_the_first_ones_are_run_again(loaded, spark, tmp_path, monkeypatch):
-    """What the failed run left in the PHI zone is not taken for the first run's."""
-    monkeypatch.setenv("MEDPIPE_PSEUDONYM_KEY", KEY)
-    for name in ("lake", "lake-phi"):
-        shutil.copytree(loaded / name, tmp_path / name)
-    strict = open_at(spark, tmp_path, "2026-01-31", thresholds={"omop": {"max_bad_ratio": 0.1}})
-    with pytest.raises(DataError, match="TOO_MANY_BAD_ROWS"):
+def test_after_a_killed_run_of_other_settings_the_first_ones_are_run_again(loaded, spark, tmp_path):
+    """What the killed run left in the PHI zone is not taken for the first run's."""
+    strict = open_at(spark, copy(loaded, tmp_path), "2026-01-31", thresholds=STRICT)
+
+    def die(hook):
+        if hook == "after phi.fate 1":
+            raise KeyboardInterrupt
+
+    with crashes.hooked(die), pytest.raises(KeyboardInterrupt):
         strict.run(standardise_omop.main)
     again = open_at(spark, tmp_path, "2026-01-31")
     assert [outcome.status for outcome in again.run(standardise_omop.main)] == ["done"]
@@ -165,8 +182,8 @@ def test_another_key_than_the_lakes_is_refused(loaded, spark, tmp_path, monkeypa
         work.run(standardise_omop.main)
 
 
-def test_a_delivery_of_a_later_day_is_refused(workplace, tmp_path):
-    work = workplace("2026-01-30")
+def test_a_delivery_of_a_later_day_is_refused(spark, tmp_path):
+    work = open_at(spark, tmp_path, "2026-01-30")
     with pytest.raises(UsageError, match="LATER_DELIVERY"):
         load(work, first_night(tmp_path / "2026-01-30"))
 
