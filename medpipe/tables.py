@@ -7,8 +7,9 @@ from datetime import UTC, date, datetime, time
 from functools import reduce
 from zoneinfo import ZoneInfo
 
+import delta.exceptions
 import pyarrow as pa
-from delta.exceptions import DeltaConcurrentModificationException
+from delta.exceptions import captured
 from delta.tables import DeltaTable
 from py4j.java_gateway import JavaObject
 from pyspark.errors import PySparkException
@@ -21,6 +22,8 @@ from medpipe import contracts, snapshots
 from medpipe.errors import ConflictError, ContractError, DataError, UsageError
 
 PHI_ZONES = ("phi", "bronze")
+# Importing `captured` is what makes PySpark raise them; they have no base of their own.
+CONFLICTS = tuple(getattr(captured, name) for name in delta.exceptions.__all__)
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,7 @@ class Lake:
         """The only place where a table changes."""
         try:
             write()
-        except DeltaConcurrentModificationException:
+        except CONFLICTS:
             raise ConflictError("CONCURRENT_WRITE", f"{name} was changed by another run meanwhile; run again") from None
         except PySparkException as failure:
             broken = next((c.code for c in contracts.load(name).checks if _constraint(c) in str(failure)), None)

@@ -1,9 +1,11 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
-from medpipe.errors import ContractError, DataError, UsageError
+from medpipe.errors import ConflictError, ContractError, DataError, UsageError
 from medpipe.tables import Lake
 
 DAY = date(2026, 1, 31)
@@ -36,6 +38,32 @@ def test_the_same_run_again_writes_nothing(lake, spark):
     lake.append(spark.createDataFrame([("ab",)], "fingerprint string"), "phi.key")
     lake.for_run("run1").append(spark.createDataFrame([("ab",)], "fingerprint string"), "phi.key")
     assert lake.count("phi.key", {}) == 1
+
+
+def test_of_two_runs_that_replace_a_partition_at_once_the_later_is_told_to_run_again(lake, spark, tmp_path):
+    lake.replace(ratings(spark, ("ann", 1.0)), "gold.rating", where={"as_of": DAY})
+    begun, goes_on = tmp_path / "begun", tmp_path / "goes-on"
+
+    def wait(frames):
+        begun.touch()
+        while not goes_on.exists():
+            time.sleep(0.05)
+        yield from frames
+
+    # One task: the other slot is for the other run.
+    slow = ratings(spark, ("bob", 2.0)).coalesce(1).mapInPandas(wait, RATING)
+    with ThreadPoolExecutor(1) as pool:
+        later = pool.submit(lake.for_run("run2").replace, slow, "gold.rating", where={"as_of": DAY})
+        while not begun.exists():
+            time.sleep(0.05)
+        try:
+            lake.for_run("run3").replace(ratings(spark, ("cat", 3.0)), "gold.rating", where={"as_of": DAY})
+        finally:
+            goes_on.touch()
+        with pytest.raises(ConflictError, match="CONCURRENT_WRITE: gold.rating was changed by another run"):
+            later.result()
+    rows = lake.for_run("").read("gold.rating").collect()
+    assert [(row.patient_id, row.run_id) for row in rows] == [("cat", "run3")]
 
 
 def test_a_row_that_breaks_a_check_is_not_written_nor_its_value_said(lake, spark):
