@@ -3,13 +3,17 @@
 import sys
 from functools import partial
 
-from medpipe import checkpoints, job, recipes, snapshots
-from medpipe.errors import DataError
-from medpipe.score.outputs import score_rows
-from medpipe.score.scorer import SCORES, Scorer
-from medpipe.stream.shards import plan
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
 
-SHARD_ROWS = 65_536
+from medpipe import checkpoints, job, recipes
+from medpipe.errors import DataError
+from medpipe.recipes import Recipe
+from medpipe.score import devices
+from medpipe.score.outputs import error_rows, score_rows, staged
+from medpipe.score.scorer import SCORED, Scorer
+from medpipe.snapshots import Snapshot, shard_frame
+from medpipe.stream.shards import plan
 
 
 def current_model(work: job.Workplace, options: dict) -> dict:
@@ -20,25 +24,72 @@ def current_model(work: job.Workplace, options: dict) -> dict:
 
 @job.step(
     reads={"gold.sequence": {"role": "apply"}},
-    writes=("gold.score",),
+    writes=("gold.score", "gold.score_error"),
+    settings=("score",),
     options=(job.RECIPE,),
     extra=current_model,
 )
 def main(run: job.Run) -> None:
     lake, recipe = run.lake, recipes.named(run.options["recipe"])
     model = checkpoints.current(lake.read("ops.model"), recipe.name, run.as_of)
-    load = partial(checkpoints.load, f"{lake.root}/{model.path}", model.model_sha256)
     snapshot = lake.shards(recipe.table, {"as_of": run.as_of, "role": "apply"}, list(recipe.columns))
-    shards = snapshots.shard_frame(lake.spark, plan(snapshot.files, SHARD_ROWS))
-    scores = shards.mapInArrow(Scorer(recipe, model.model_sha256, load), SCORES)
-    rows = score_rows(scores, run.as_of, recipe.name, model.model_sha256, snapshot.version)
-    lake.replace(rows, "gold.score", where=run.partition)
-    num_scored = lake.count("gold.score", run.partition)
-    if num_scored != snapshot.num_rows:
+    stage(run, recipe, model, snapshot)
+    scored = staged_of(run, snapshot)
+    require_few_errors(run, scored, snapshot.num_rows)
+    lake.replace(score_rows(scored, model.model_sha256), "gold.score", where=run.partition)
+    lake.replace(error_rows(scored, model.model_sha256), "gold.score_error", where=run.partition)
+    num_rows = lake.counts(["gold.score", "gold.score_error"], run.partition)
+    if sum(num_rows.values()) != snapshot.num_rows:
         raise DataError(
-            "ROWS_LOST", f"{recipe.table} has {snapshot.num_rows} patients, gold.score {num_scored}; run again"
+            "ROWS_LOST", f"{recipe.table} has {snapshot.num_rows} patients, scored or refused are {num_rows}; run again"
         )
-    run.counts |= {"rows_in": snapshot.num_rows, "rows_out": num_scored}
+    lake.replace(scored.limit(0).drop("run_id"), "ops.scored", where=run.partition)
+    run.counts |= {
+        "rows_in": snapshot.num_rows,
+        "rows_out": num_rows["gold.score"],
+        "rows_quarantined": num_rows["gold.score_error"],
+    }
+
+
+def stage(run: job.Run, recipe: Recipe, model: Row, snapshot: Snapshot) -> None:
+    """Scores into ops.scored, part by part; parts that stand there of this very run are done."""
+    lake, settings = run.lake, run.settings.score
+    load = partial(checkpoints.load, f"{lake.root}/{model.path}", model.model_sha256)
+    scorer = Scorer(recipe, model.model_sha256, load, settings.device)
+    profile = devices.profile(lake.spark.conf.get, settings)
+    done = {row.part for row in staged_of(run, snapshot).select("part").distinct().collect()}
+    shards = plan(snapshot.files, settings.shard_rows)
+    for part, start in enumerate(range(0, len(shards), settings.tasks_per_part)):
+        if part in done:
+            continue
+        group = shards[start : start + settings.tasks_per_part]
+        scored = shard_frame(lake.spark, group).mapInArrow(scorer, SCORED, profile=profile)
+        rows = staged(scored, run.as_of, recipe.name, part, snapshot.version)
+        stored = lake.replace(rows, "ops.scored", where=run.partition | {"part": part})
+        num_planned = sum(shard.num_rows for shard in group)
+        if stored.num_rows != num_planned:
+            raise DataError(
+                "ROWS_LOST", f"{recipe.table}: {num_planned} patients planned, {stored.num_rows} stored; run again"
+            )
+
+
+def staged_of(run: job.Run, snapshot: Snapshot) -> DataFrame:
+    """What this run has put into ops.scored from the files of the snapshot."""
+    rows = run.lake.read("ops.scored", where=run.partition)
+    return rows.where((F.col("run_id") == run.run_id) & (F.col("feature_version") == snapshot.version))
+
+
+def require_few_errors(run: job.Run, scored: DataFrame, num_patients: int) -> None:
+    """Raises DataError TOO_MANY_ERRORS, with the codes, beyond score.max_error_ratio."""
+    codes = {row.code: row["count"] for row in scored.where("code is not null").groupBy("code").count().collect()}
+    num_errors, limit = sum(codes.values()), run.settings.score.max_error_ratio
+    if num_errors > limit * num_patients:
+        told = ", ".join(f"{code} {count}" for code, count in sorted(codes.items()))
+        raise DataError(
+            "TOO_MANY_ERRORS",
+            f"{num_errors} of {num_patients} patients have no score ({told}), score.max_error_ratio is {limit}; "
+            "nothing was published: mend the feature table, or allow more",
+        )
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ import json
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 from pyspark.sql import DataFrame
 
 from medpipe import checkpoints, job, recipes
@@ -15,6 +16,7 @@ from medpipe.evaluate.classification import Bootstrap, Metric, differences, eval
 from medpipe.features.sequences import BIRTH
 from medpipe.features.vocabulary import vocabulary
 from medpipe.recipes import Trained
+from medpipe.score import forms
 from medpipe.stream.batches import take
 from medpipe.stream.shards import plan
 from medpipe.stream.tokens import Vocabulary, vocabulary_of
@@ -23,6 +25,8 @@ from medpipe.train.loop import fit
 from medpipe.train.settings import TrainSettings
 
 SHARD_ROWS = 65_536
+# Patients on whom the forms of a model are timed.
+SAMPLE = 1024
 
 
 @job.step(
@@ -39,8 +43,10 @@ def main(run: job.Run) -> None:
     examples = read_examples(plan(snapshot.files, SHARD_ROWS), recipe, known, settings.max_patients)
     config, folder = recipe.config(known.num_tokens), training_folder(lake.root, run.run_id)
     fitted = fit(recipe, config, examples, settings, folder)
-    trained = Trained(recipe.name, config, fitted.weights, known)
+    trained = Trained(recipe.name, config, fitted.weights, known, recipe.form)
     rows, num_patients = measured(recipe, trained, examples, settings)
+    sample = take(examples.sequences, np.arange(min(SAMPLE, len(examples.labels))))
+    trained = replace(trained, form=forms.choose(recipe, trained, sample))
     data = {recipe.table: snapshot.version, "gold.vocabulary": lake.version("gold.vocabulary")}
     saved = checkpoints.save(f"{lake.root}/models", trained, asdict(settings), fitted.metrics, data)
     lake.append(model_rows(run, saved), "ops.model")
@@ -64,11 +70,10 @@ def measured(
     recipe: recipes.Recipe, trained: Trained, examples: Examples, settings: TrainSettings
 ) -> tuple[list[tuple[str, Metric]], int]:
     """(model, metric) of the model, of logistic regression on counts and of their difference; patients measured."""
-    model = recipe.build(trained.config)
-    model.load_state_dict(trained.weights)
+    model = recipes.ready(recipe, trained)
     train, tune, test = (examples.rows(split) for split in ("train", "tune", "test"))
     labels, bootstrap = examples.labels[test], Bootstrap(settings.num_draws, settings.seed)
-    scores = recipes.predict(recipe, trained.config, model, take(examples.sequences, test))
+    scores = recipes.predict(recipe, trained.config, model, take(examples.sequences, test), trained.form.batch_size)
     inputs = count_inputs(
         examples.sequences.offsets,
         examples.sequences.tokens,

@@ -1,12 +1,12 @@
 """Models on a store: one folder per model, named by the sha256 of its weights, checked whenever it is loaded.
 
-`weights.safetensors` holds all that decides a score: tensors, vocabulary, recipe and shape. `model.json` beside it
-is for people and for ops.model. Nothing is pickled, so loading runs no code.
+`weights.safetensors` holds all that decides a score but for its last bits: tensors, vocabulary, recipe and shape.
+`model.json` beside it is for people and for ops.model, and holds the form. Nothing is pickled, so loading runs no code.
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 
 import fsspec
@@ -19,7 +19,7 @@ from safetensors.torch import save as bytes_of
 
 from medpipe import __version__
 from medpipe.errors import DataError, UsageError
-from medpipe.recipes import Trained
+from medpipe.recipes import Form, Trained
 from medpipe.stream.tokens import Vocabulary
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
@@ -33,6 +33,7 @@ class Checkpoint:
     Attributes:
         sha256: of weights.safetensors, hex; the model's name everywhere.
         config: shape and training settings. metrics: at the chosen epoch. data: table -> Delta version.
+        form: how the model scores, as recipes.Form; a search that measures time chose it.
     """
 
     recipe: str
@@ -40,6 +41,7 @@ class Checkpoint:
     config: dict
     metrics: dict
     data: dict
+    form: dict
     medpipe_version: str
 
     @property
@@ -49,7 +51,7 @@ class Checkpoint:
 
 
 def save(store: str, trained: Trained, settings: dict, metrics: dict, data: dict) -> Checkpoint:
-    """Writes the model under store/recipe/sha256; the same model again is written to the same place.
+    """Writes the model under store/recipe/sha256; the same model again keeps the form it was first given.
 
     Args:
         store: folder, as a path or any URL fsspec knows.
@@ -62,9 +64,12 @@ def save(store: str, trained: Trained, settings: dict, metrics: dict, data: dict
         config={"model": trained.config, "train": settings},
         metrics=metrics,
         data=data,
+        form=asdict(trained.form),
         medpipe_version=__version__,
     )
     files, root = fsspec.core.url_to_fs(f"{store.rstrip('/')}/{checkpoint.folder}")
+    if files.exists(f"{root}/{CARD}"):
+        checkpoint = replace(checkpoint, form=describe(f"{store.rstrip('/')}/{checkpoint.folder}").form)
     files.makedirs(root, exist_ok=True)
     files.pipe_file(f"{root}/{WEIGHTS}", content)
     # Last: a folder without it is one whose writing was cut off.
@@ -148,7 +153,7 @@ def load(folder: str, sha256: str) -> Trained:
         raise DataError(
             "WEIGHTS_UNREADABLE", f"{folder}/{WEIGHTS}: {type(failure).__name__}; not a medpipe checkpoint"
         ) from None
-    return Trained(model["recipe"], model["config"], tensors, vocabulary)
+    return Trained(model["recipe"], model["config"], tensors, vocabulary, Form(**describe(folder).form))
 
 
 def _content(trained: Trained) -> bytes:

@@ -1,5 +1,7 @@
 """Failures a user can act on: an exit code, a short code for the ledger, and a message without patient values."""
 
+import re
+
 
 class MedpipeError(Exception):
     """A failure with a remedy. Base of the five kinds below; `code` is stable and goes to ops.run."""
@@ -39,3 +41,10 @@ class MissingEnvironmentError(MedpipeError):
     """Something the machine must provide is not there: Java, a JAR, a GPU."""
 
     exit_code = 6
+
+
+def raised_by_worker(failure: Exception) -> MedpipeError | None:
+    """The error of ours that a Python worker raised, out of the text that Spark makes of it; None for any other."""
+    found = re.search(r"medpipe\.errors\.(\w+): ([A-Z_]+): (.*)", str(failure))
+    kinds = {kind.__name__: kind for kind in MedpipeError.__subclasses__()}
+    return kinds[found[1]](found[2], found[3]) if found and found[1] in kinds else None

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from medpipe import __version__, command, keys, ledger, log, settings
-from medpipe.errors import MedpipeError, UsageError
+from medpipe.errors import MedpipeError, UsageError, raised_by_worker
 from medpipe.ingest.manifest import Delivery, read_delivery
 from medpipe.session import open_session
 from medpipe.tables import Lake
@@ -182,10 +182,13 @@ class Workplace:
             self._record(step, run, target, "started", None, started)
         try:
             step.function(run)
-        except Exception as failure:
+        except Exception as raised:
+            failure = raised_by_worker(raised) or raised
             code = failure.code if isinstance(failure, MedpipeError) else type(failure).__name__
             log.logger.error("step failed", extra=told | {"code": code})
             self._record(step, run, target, "failed", code, started)
+            if failure is not raised:
+                raise failure from None
             raise
         finally:
             # A step caches what it reads often; none of it is for the next.

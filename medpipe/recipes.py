@@ -1,6 +1,6 @@
 """What a model needs to be trained and to score: its table, its columns, how rows become tensors, logits scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -9,9 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from medpipe.errors import UsageError
-from medpipe.models.sequence import SequenceClassifier, SequenceConfig
-from medpipe.stream.batches import Sequences, buckets, pad, sequences_of
+from medpipe.models.sequence import FoldedSequenceClassifier, SequenceClassifier, SequenceConfig
+from medpipe.stream.batches import Sequences, buckets, pad, sequence_faults, sequences_of
 from medpipe.stream.tokens import Vocabulary
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a model scores: what of Recipe.forms it is turned into, and rows per forward pass.
+
+    Both change the last bits of a score, so a model keeps the form it was registered with.
+    """
+
+    name: str
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -24,10 +35,13 @@ class Recipe:
         columns: what scoring reads of it, patient_id first.
         config: the shape of a new model, from the size of its vocabulary.
         build: a model from the shape, as it stands in model.json; weights are not set.
+        faults: a code for each row of an Arrow batch that `read` would refuse, "" for the others; str objects (N,).
         read: an Arrow batch with `columns`, encoded.
         inputs: arguments of the model for the patients `rows`, from (sequences, rows, config).
         scores: probabilities from logits.
-        batch_size: patients per forward pass when scoring; it changes the last bits of a score.
+        forms: name -> what makes of a trained model one that scores the same, sooner; `eager` leaves it as it is.
+        batch_sizes: to choose from when a model is registered.
+        form: of a model for which none was chosen.
     """
 
     name: str
@@ -35,10 +49,13 @@ class Recipe:
     columns: tuple[str, ...]
     config: Callable[[int], dict]
     build: Callable[[dict], nn.Module]
+    faults: Callable[[pa.RecordBatch], np.ndarray]
     read: Callable[[pa.RecordBatch, Vocabulary], Sequences]
     inputs: Callable[[Sequences, np.ndarray, dict], tuple[Tensor, ...]]
     scores: Callable[[Tensor], Tensor]
-    batch_size: int
+    forms: dict[str, Callable[[nn.Module], nn.Module]]
+    batch_sizes: tuple[int, ...]
+    form: Form
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +66,7 @@ class Trained:
     config: dict
     weights: dict[str, Tensor]
     vocabulary: Vocabulary
+    form: Form
 
 
 def named(name: str) -> Recipe:
@@ -63,14 +81,30 @@ def named(name: str) -> Recipe:
     return recipes[name]
 
 
+def ready(recipe: Recipe, trained: Trained) -> nn.Module:
+    """The model in its form, for scoring."""
+    model = recipe.build(trained.config)
+    model.load_state_dict(trained.weights)
+    with torch.no_grad():
+        return recipe.forms[trained.form.name](model.eval())
+
+
 @torch.inference_mode()
-def predict(recipe: Recipe, config: dict, model: nn.Module, sequences: Sequences) -> np.ndarray:
-    """Scores float32 (N,) of all patients, in their order; patients of similar length share a forward pass."""
+def predict(recipe: Recipe, config: dict, model: nn.Module, sequences: Sequences, batch_size: int) -> np.ndarray:
+    """Scores float32 (N,) of all patients on the CPU, in their order; those of similar length share a forward pass."""
     model.eval()
     scores = np.empty(len(sequences.patient_ids), np.float32)
-    for rows in buckets(sequences.lengths, recipe.batch_size):
-        scores[rows] = recipe.scores(model(*recipe.inputs(sequences, rows, config))).numpy()
+    for rows, inputs in batches(recipe, config, sequences, batch_size):
+        scores[rows] = recipe.scores(model(*inputs)).numpy()
     return scores
+
+
+def batches(
+    recipe: Recipe, config: dict, sequences: Sequences, batch_size: int
+) -> Iterator[tuple[np.ndarray, tuple[Tensor, ...]]]:
+    """(rows (B,), the model's arguments for them), until each row came once."""
+    for rows in buckets(sequences.lengths, batch_size):
+        yield rows, recipe.inputs(sequences, rows, config)
 
 
 def sequence_config(num_tokens: int) -> dict:
@@ -90,6 +124,11 @@ def sequence_inputs(sequences: Sequences, rows: np.ndarray, config: dict) -> tup
     return tuple(torch.from_numpy(array) for array in arrays)
 
 
+def unchanged(model: nn.Module) -> nn.Module:
+    """The form of a model as it was trained."""
+    return model
+
+
 def probabilities(logits: Tensor) -> Tensor:
     """float32 (B,) from logits (B,)."""
     return torch.sigmoid(logits)
@@ -101,8 +140,11 @@ RISK_GRU = Recipe(
     columns=("patient_id", "concepts", "days_before", "amounts"),
     config=sequence_config,
     build=sequence_model,
+    faults=sequence_faults,
     read=sequences_of,
     inputs=sequence_inputs,
     scores=probabilities,
-    batch_size=256,
+    forms={"eager": unchanged, "folded": FoldedSequenceClassifier},
+    batch_sizes=(64, 128, 256, 512),
+    form=Form("eager", 256),
 )

@@ -14,6 +14,7 @@ from medpipe.features.sequences import SequenceSettings
 from medpipe.quality.thresholds import Threshold
 from medpipe.recommend.als import AlsSettings
 from medpipe.recommend.similarity import SimilaritySettings
+from medpipe.score.settings import ScoreSettings
 from medpipe.train.settings import TrainSettings
 
 STRICT = ConfigDict(extra="forbid")
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     cohort: _strict(CohortSettings) = Field(default_factory=dict)
     sequences: _strict(SequenceSettings) = Field(default_factory=dict)
     train: _strict(TrainSettings) = Field(default_factory=dict)
+    score: _strict(ScoreSettings) = Field(default_factory=dict)
     recommend: _strict(AlsSettings) = Field(default_factory=dict)
     similarity: _strict(SimilaritySettings) = Field(default_factory=dict)
     spark: dict[str, str] = Field(default_factory=dict)

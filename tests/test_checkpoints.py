@@ -14,7 +14,7 @@ VOCABULARY = vocabulary_of([30, -2], [2, 3], [0.5, 1.5], [1, 2])
 def trained():
     torch.manual_seed(0)
     config = RISK_GRU.config(VOCABULARY.num_tokens)
-    return Trained("risk_gru", config, RISK_GRU.build(config).state_dict(), VOCABULARY)
+    return Trained("risk_gru", config, RISK_GRU.build(config).state_dict(), VOCABULARY, RISK_GRU.form)
 
 
 def save(store, trained):
@@ -43,7 +43,7 @@ def test_the_card_says_what_the_model_is(tmp_path, trained):
 
 def test_the_same_model_has_the_same_name_and_another_shape_has_not(tmp_path, trained):
     one, again = save(tmp_path / "a", trained), save(tmp_path / "b", trained)
-    cut = Trained(trained.recipe, trained.config | {"max_events": 9}, trained.weights, VOCABULARY)
+    cut = Trained(trained.recipe, trained.config | {"max_events": 9}, trained.weights, VOCABULARY, RISK_GRU.form)
     assert one.sha256 == again.sha256 != save(tmp_path, cut).sha256
 
 

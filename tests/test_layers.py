@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "ledger": BASE | {"tables"},
     "checkpoints": BASE | {"models", "recipes", "stream", "tables"},
     "recipes": BASE | {"models", "stream"},
-    "settings": {"errors", "train"} | PURE,
+    "settings": {"errors", "score", "train"} | PURE,
     "command": {"errors", "log", "settings"},
     "job": BASE | EDGES | {"ingest"},
     "show": BASE | {"command", "job"},

@@ -35,7 +35,7 @@ def test_a_score_does_not_depend_on_who_is_scored_beside_it():
     torch.manual_seed(0)
     config = recipes.RISK_GRU.config(30)
     model = recipes.RISK_GRU.build(config)
-    together = recipes.predict(recipes.RISK_GRU, config, model, sequences)
+    together = recipes.predict(recipes.RISK_GRU, config, model, sequences, 256)
     for rows in (np.arange(350, 700), random.permutation(700), np.array([13])):
-        alone = recipes.predict(recipes.RISK_GRU, config, model, take(sequences, rows))
+        alone = recipes.predict(recipes.RISK_GRU, config, model, take(sequences, rows), 64)
         assert np.abs(alone - together[rows]).max() < 1e-6

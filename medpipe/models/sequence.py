@@ -60,16 +60,88 @@ class SequenceClassifier(nn.Module):
         """
         inputs = self.drop(torch.cat([self.embed(tokens), side_inputs(days_before, amounts)], dim=2))  # (B, T, D + 4)
         states, _ = self.rnn(inputs)  # (B, T, H)
-        is_event = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])[:, :, None]  # (B, T, 1)
-        patients = torch.arange(len(lengths), device=lengths.device)
-        # Column -1 is padding for all but the longest history, so take each patient's own last event.
-        last = states[patients, lengths - 1]  # (B, H)
-        mean = (states * is_event).sum(dim=1) / lengths[:, None]  # (B, H)
-        # A state lies in (-1, 1), so -1 never wins over an event.
-        top = torch.where(is_event, states, -1.0).amax(dim=1)  # (B, H)
-        weights = torch.exp(-days_before[:, :, None] * self.rates) * is_event  # (B, T, M)
-        sums = torch.log1p(torch.relu(self.fade(inputs)).transpose(1, 2) @ weights).flatten(1)  # (B, H * M)
-        return self.head(self.drop(torch.cat([last, mean, top, sums], dim=1))).squeeze(1)
+        faded = fading_sums(torch.relu(self.fade(inputs)), days_before, lengths, self.rates)  # (B, H * M)
+        return self.head(self.drop(torch.cat([summary(states, lengths), faded], dim=1))).squeeze(1)
+
+
+class FoldedSequenceClassifier(nn.Module):
+    """The logits of a trained SequenceClassifier, sooner: only for scoring.
+
+    What a layer makes of [embedding; side inputs] is a sum of two parts, and the part of the embedding is the same
+    for each event of a concept: it is computed once, for all concepts, and then looked up. The states are summed up
+    as they come, so no (B, T, H) leaves the cache. Exact but for rounding.
+    """
+
+    def __init__(self, trained: SequenceClassifier) -> None:
+        super().__init__()
+        rnn, fade, dim, size = trained.rnn, trained.fade, trained.embed.embedding_dim, trained.rnn.hidden_size
+        with torch.no_grad():
+            bias = rnn.bias_ih_l0.clone()
+            # The new gate's recurrent bias is scaled by the reset gate and stays apart.
+            bias[: 2 * size] += rnn.bias_hh_l0[: 2 * size]
+            buffers = {
+                "gates": trained.embed.weight @ rnn.weight_ih_l0[:, :dim].T + bias,  # (tokens, 3H)
+                "gates_side": rnn.weight_ih_l0[:, dim:].T.contiguous(),  # (4, 3H)
+                "fade": trained.embed.weight @ fade.weight[:, :dim].T + fade.bias,  # (tokens, H)
+                "fade_side": fade.weight[:, dim:].T.contiguous(),  # (4, H)
+                "recurrent": rnn.weight_hh_l0.T.contiguous(),  # (H, 3H): reset, update, new
+                "new_bias": rnn.bias_hh_l0[2 * size :].clone(),  # (H,)
+                "rates": trained.rates,
+            }
+        for name, value in buffers.items():
+            self.register_buffer(name, value)
+        self.head = trained.head
+
+    def forward(self, tokens: Tensor, days_before: Tensor, amounts: Tensor, lengths: Tensor) -> Tensor:
+        """Logits (B,); arguments as SequenceClassifier's."""
+        side = side_inputs(days_before, amounts)  # (B, T, 4)
+        fade = torch.addmm(self.fade[tokens.flatten()], side.flatten(0, 1), self.fade_side)
+        faded = fading_sums(torch.relu(fade).unflatten(0, tokens.shape), days_before, lengths, self.rates)
+        states = self._summary(tokens.T.contiguous(), side.transpose(0, 1).contiguous(), lengths)
+        return self.head(torch.cat([states, faded], dim=1)).squeeze(1)
+
+    def _summary(self, tokens: Tensor, side: Tensor, lengths: Tensor) -> Tensor:
+        """`summary` of the states by torch.nn.GRU's equations, from tokens (T, B) and side inputs (T, B, 4)."""
+        size, shortest = len(self.new_bias), int(lengths.min())
+        state = last = total = side.new_zeros(len(lengths), size)
+        top = total - 1
+        for place in range(len(tokens)):
+            now = torch.addmm(self.gates[tokens[place]], side[place], self.gates_side)  # (B, 3H)
+            before = state @ self.recurrent
+            reset, update = torch.sigmoid(now[:, : 2 * size] + before[:, : 2 * size]).split(size, dim=1)
+            new = torch.tanh(torch.addcmul(now[:, 2 * size :], reset, before[:, 2 * size :] + self.new_bias))
+            state = torch.lerp(new, state, update)
+            if place < shortest:
+                last, total, top = state, total + state, torch.maximum(top, state)
+            else:
+                goes_on = (lengths > place)[:, None]
+                last = torch.where(goes_on, state, last)
+                total = torch.where(goes_on, total + state, total)
+                top = torch.where(goes_on, torch.maximum(top, state), top)
+        return torch.cat([last, total / lengths[:, None], top], dim=1)
+
+
+def summary(states: Tensor, lengths: Tensor) -> Tensor:
+    """(B, 3H): each patient's last state, and the mean and maximum over the events, of states (B, T, H)."""
+    is_event = _is_event(states, lengths)
+    patients = torch.arange(len(lengths), device=lengths.device)
+    # Column -1 is padding for all but the longest history, so take each patient's own last event.
+    last = states[patients, lengths - 1]
+    mean = (states * is_event).sum(dim=1) / lengths[:, None]
+    # A state lies in (-1, 1), so -1 never wins over an event.
+    top = torch.where(is_event, states, -1.0).amax(dim=1)
+    return torch.cat([last, mean, top], dim=1)
+
+
+def fading_sums(inputs: Tensor, days_before: Tensor, lengths: Tensor, rates: Tensor) -> Tensor:
+    """(B, H * M): log sums of inputs (B, T, H) >= 0 over the events, each fading at M rates per day."""
+    weights = torch.exp(-days_before[:, :, None] * rates) * _is_event(inputs, lengths)  # (B, T, M)
+    return torch.log1p(inputs.transpose(1, 2) @ weights).flatten(1)
+
+
+def _is_event(events: Tensor, lengths: Tensor) -> Tensor:
+    """(B, T, 1): False in the padding of events (B, T, any)."""
+    return (torch.arange(events.shape[1], device=events.device) < lengths[:, None])[:, :, None]
 
 
 def side_inputs(days_before: Tensor, amounts: Tensor) -> Tensor:

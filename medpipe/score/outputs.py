@@ -1,4 +1,4 @@
-"""Rows of gold.score from what the workers return."""
+"""Rows of gold.score and gold.score_error from what the workers return."""
 
 from datetime import date
 
@@ -6,14 +6,25 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 
-def score_rows(scores: DataFrame, as_of: date, recipe: str, model_sha256: str, feature_version: int) -> DataFrame:
-    """gold.score (without run_id) from patient_id, score and device; one row each, nothing dropped."""
-    return scores.select(
-        F.lit(as_of).alias("as_of"),
-        F.lit(recipe).alias("recipe"),
-        "patient_id",
-        "score",
-        F.lit(model_sha256).alias("model_sha256"),
-        F.lit(feature_version).cast("long").alias("feature_version"),
-        "device",
+def staged(scored: DataFrame, as_of: date, recipe: str, part: int, feature_version: int) -> DataFrame:
+    """ops.scored (without run_id) from a scorer's rows."""
+    return scored.withColumns(
+        {
+            "as_of": F.lit(as_of),
+            "recipe": F.lit(recipe),
+            "part": F.lit(part),
+            "feature_version": F.lit(feature_version).cast("long"),
+        }
     )
+
+
+def score_rows(scored: DataFrame, model_sha256: str) -> DataFrame:
+    """gold.score (without run_id) from ops.scored: the patients with a score."""
+    rows = scored.where("code is null").withColumn("model_sha256", F.lit(model_sha256))
+    return rows.select("as_of", "recipe", "patient_id", "score", "model_sha256", "feature_version", "device")
+
+
+def error_rows(scored: DataFrame, model_sha256: str) -> DataFrame:
+    """gold.score_error (without run_id) from ops.scored: the patients without one."""
+    rows = scored.where("code is not null").withColumn("model_sha256", F.lit(model_sha256))
+    return rows.select("as_of", "recipe", "patient_id", "code", "model_sha256", "feature_version")

@@ -1,4 +1,4 @@
-"""Scores shards on Spark's workers: plan rows in, one probability per patient out."""
+"""Scores shards on Spark's workers: plan rows in, one probability per patient out, or a code why there is none."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,20 +7,22 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import nn
-from torch.nn import Module
 
 from medpipe.errors import DataError
-from medpipe.recipes import Recipe, Trained, predict
+from medpipe.recipes import Recipe, Trained, ready
+from medpipe.score.devices import of_task, predict
 from medpipe.stream.reader import read
 
-# What a scorer yields, as mapInArrow wants it told.
-SCORES = "patient_id string, score float, device string"
-_ARROW = pa.schema([("patient_id", pa.string()), ("score", pa.float32()), ("device", pa.string())])
+# What a scorer yields, as mapInArrow wants it told; a patient without a score has a code that says why.
+SCORED = "patient_id string, score float, code string, device string"
+_ARROW = pa.schema(
+    [("patient_id", pa.string()), ("score", pa.float32()), ("code", pa.string()), ("device", pa.string())]
+)
 # Few, large batches: half the cost of handing rows back to Spark goes away (measured at 8,192 against 65,536).
 OUTPUT_ROWS = 65_536
 
-# A worker process serves many tasks: models it has loaded and checked, by sha256.
-_READY: dict[str, tuple[Module, Trained]] = {}
+# A worker process serves many tasks: models it has loaded and checked, by sha256 and device.
+_READY: dict[tuple[str, torch.device], tuple[nn.Module, Trained]] = {}
 
 
 @dataclass(frozen=True)
@@ -32,61 +34,82 @@ class Scorer:
     Attributes:
         model_sha256: of the weights; a worker loads them once.
         load: gives the model, e.g. partial(checkpoints.load, folder, sha256).
+        device: as ScoreSettings.device.
         batch_rows: rows read at a time; bounds a task's memory.
     """
 
     recipe: Recipe
     model_sha256: str
     load: Callable[[], Trained]
+    device: str = "auto"
     batch_rows: int = 8192
 
     def __call__(self, plans: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """SCORES from plan rows (shard_id, url, row_groups, num_rows), in the order of the files.
+        """SCORED from plan rows (shard_id, url, row_groups, num_rows): every row of the shards once.
 
         Raises:
-            DataError: SHARD_ROWS when a file gives other than the planned rows; what `read` and `load` raise.
+            DataError: SHARD_ROWS when a file gives other than the planned rows.
+            MedpipeError: what `read`, `load` and `of_task` raise.
         """
         torch.set_num_threads(1)  # Spark has given this task one core
-        model, trained = self._model()
+        device = of_task(self.device)
+        model, trained = self._model(device)
         for plan in plans:
             for shard in plan.to_pylist():
-                yield from _in_large_batches(self._shard(shard, model, trained))
+                yield from _in_large_batches(self._shard(shard, model, trained, device))
 
-    def _model(self) -> tuple[nn.Module, Trained]:
-        if self.model_sha256 not in _READY:
+    def _model(self, device: torch.device) -> tuple[nn.Module, Trained]:
+        place = self.model_sha256, device
+        if place not in _READY:
             trained = self.load()
-            model = self.recipe.build(trained.config)
-            model.load_state_dict(trained.weights)
-            _READY[self.model_sha256] = model.eval(), trained
-        return _READY[self.model_sha256]
+            _READY[place] = ready(self.recipe, trained).to(device), trained
+        return _READY[place]
 
-    def _shard(self, shard: dict, model: nn.Module, trained: Trained) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _shard(self, shard: dict, model: nn.Module, trained: Trained, device: torch.device) -> Iterator[pa.RecordBatch]:
         num_rows = 0
         for batch in read(shard["url"], shard["row_groups"], self.recipe.columns, self.batch_rows):
             num_rows += batch.num_rows
-            sequences = self.recipe.read(batch, trained.vocabulary)
-            yield sequences.patient_ids, predict(self.recipe, trained.config, model, sequences)
+            codes = self.recipe.faults(batch)
+            if codes.any():
+                yield _without_score(batch, codes)
+                batch = batch.filter(pa.array(codes == ""))
+            yield self._scored(batch, model, trained, device)
         if num_rows != shard["num_rows"]:
             raise DataError(
                 "SHARD_ROWS", f"{shard['url']}: {num_rows} rows read, {shard['num_rows']} planned: plan again"
             )
 
-
-def _in_large_batches(parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[pa.RecordBatch]:
-    """(patient_ids, scores) put together until they fill a batch."""
-    ids: list[np.ndarray] = []
-    scores: list[np.ndarray] = []
-    for part_ids, part_scores in parts:
-        ids.append(part_ids)
-        scores.append(part_scores)
-        if sum(map(len, ids)) >= OUTPUT_ROWS:
-            yield _batch(ids, scores)
-            ids, scores = [], []
-    if ids:
-        yield _batch(ids, scores)
+    def _scored(
+        self, batch: pa.RecordBatch, model: nn.Module, trained: Trained, device: torch.device
+    ) -> pa.RecordBatch:
+        rows = self.recipe.read(batch, trained.vocabulary)
+        scores, name = predict(self.recipe, trained.config, model, rows, trained.form.batch_size, device)
+        is_known = np.isfinite(scores)
+        codes = pa.array(np.where(is_known, None, "NOT_FINITE").astype(object), pa.string())
+        columns = [batch.column("patient_id"), pa.array(scores, pa.float32(), mask=~is_known), codes]
+        return pa.RecordBatch.from_arrays([*columns, pa.array([name] * len(scores), pa.string())], schema=_ARROW)
 
 
-def _batch(ids: list[np.ndarray], scores: list[np.ndarray]) -> pa.RecordBatch:
-    num_rows = sum(map(len, ids))
-    columns = [pa.array(np.concatenate(ids), pa.string()), pa.array(np.concatenate(scores), pa.float32())]
-    return pa.RecordBatch.from_arrays([*columns, pa.array(["cpu"] * num_rows)], schema=_ARROW)
+def _without_score(batch: pa.RecordBatch, codes: np.ndarray) -> pa.RecordBatch:
+    """The rows that have a code, with it."""
+    ids = batch.column("patient_id").filter(pa.array(codes != ""))
+    nothing = pa.nulls(len(ids))
+    columns = [ids, nothing.cast(pa.float32()), pa.array(codes[codes != ""], pa.string()), nothing.cast(pa.string())]
+    return pa.RecordBatch.from_arrays(columns, schema=_ARROW)
+
+
+def _in_large_batches(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The rows, put together until they fill a batch."""
+    waiting: list[pa.RecordBatch] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(part.num_rows for part in waiting) >= OUTPUT_ROWS:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    table = pa.Table.from_batches(parts, _ARROW).combine_chunks()
+    return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_arrays([[]] * 4, schema=_ARROW)

@@ -91,6 +91,20 @@ def _bad(column: str, found: str) -> ContractError:
     return ContractError("BAD_COLUMN", f"model input {column}: found {found}; rebuild the table from its contract")
 
 
+def sequence_faults(batch: pa.RecordBatch) -> np.ndarray:
+    """Why each row of a batch of gold.sequence cannot be encoded: RAGGED, EMPTY or "", str objects (N,).
+
+    Raises:
+        ContractError: BAD_COLUMN for a wrong type or a null: that is the table's fault, not the row's.
+    """
+    lengths = [
+        np.diff(ragged(batch, column, kind)[1])
+        for column, kind in (("concepts", pa.int64()), ("days_before", pa.int32()), ("amounts", pa.float32()))
+    ]
+    is_ragged = (lengths[0] != lengths[1]) | (lengths[0] != lengths[2])
+    return np.where(is_ragged, "RAGGED", np.where(lengths[0] < 1, "EMPTY", "")).astype(object)
+
+
 def sequences_of(batch: pa.RecordBatch, vocabulary: Vocabulary) -> Sequences:
     """A batch of gold.sequence, encoded.
 

@@ -7,19 +7,25 @@ own, so that reading overlaps the model.
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-with warnings.catch_warnings():  # Petastorm 0.13.1 imports pyarrow's deprecated names
+with (
+    warnings.catch_warnings()
+):  # Petastorm 0.13.1 imports pyarrow's deprecated names, and takes its old filesystems only
     warnings.simplefilter("ignore")
     from petastorm.arrow_reader_worker import ArrowReaderWorker
     from petastorm.reader import Reader
     from petastorm.workers_pool import EmptyResultError
     from petastorm.workers_pool.thread_pool import ThreadPool, WorkerTerminationRequested
+    from pyarrow import localfs
+    from pyarrow.filesystem import DaskFileSystem, FileSystem
 
-from medpipe.errors import ContractError, DataError
+from medpipe.errors import ContractError, DataError, MissingEnvironmentError
 
 # Batches waiting for the model: enough to overlap, little enough to keep a task's memory flat.
 MAX_WAITING_BATCHES = 5
@@ -31,16 +37,16 @@ def read(url: str, row_groups: Sequence[int], columns: Sequence[str], batch_rows
     The reader is closed when the iterator ends, fails or is closed. A batch never spans two row groups.
 
     Args:
-        url: a local file as a path or file: URL; a URL is decoded (%20 is a blank), a path is taken as it is.
+        url: a local path, taken as it is, or a URL that fsspec knows, decoded (%20 is a blank).
         row_groups: indices into the file; none gives no batch.
     Raises:
-        ContractError: REMOTE_FILE for another scheme, NO_COLUMN for a column the file lacks.
+        ContractError: NO_COLUMN for a column the file lacks.
+        MissingEnvironmentError: NO_FILESYSTEM for a URL that fsspec cannot open here.
         DataError: UNREADABLE_FILE when the file cannot be opened or decoded, ROW_GROUPS when it has fewer than planned.
     """
     if not row_groups:
         return
-    path = local_path(url)
-    reader = _open(path, tuple(row_groups), tuple(columns), batch_rows)
+    reader = _open(url, tuple(row_groups), tuple(columns), batch_rows)
     try:
         unread = len(row_groups)
         while unread:
@@ -50,42 +56,80 @@ def read(url: str, row_groups: Sequence[int], columns: Sequence[str], batch_rows
             else:
                 yield result
     except (OSError, pa.ArrowException) as failure:
-        raise _unreadable(path, failure) from None
+        raise _unreadable(url, failure) from None
     finally:
         # Not Petastorm's own __exit__: it prints to stdout, which belongs to the job.
         reader.stop()
         reader.join()
 
 
-def local_path(url: str) -> str:
-    """The path of a file: URL (decoded), or the path itself."""
+def local_path(url: str) -> str | None:
+    """The path of a file: URL (decoded), or the path itself; None for another scheme."""
     scheme = urlsplit(url).scheme if ":" in url.split("/", 1)[0] else ""
     if scheme not in ("", "file"):
-        raise ContractError("REMOTE_FILE", f"{url}: only local files are read so far; stage the table on a local disk")
+        return None
     return unquote(url[len("file:") :]).replace("///", "/", 1) if scheme else url
 
 
-def _open(path: str, row_groups: tuple[int, ...], columns: tuple[str, ...], batch_rows: int) -> "_PlannedReader":
+def _place(url: str) -> tuple[FileSystem, str]:
+    """The filesystem, as Petastorm wants it, and the path on it."""
+    if (path := local_path(url)) is not None:
+        return localfs, path
     try:
-        footer = pq.read_metadata(path, memory_map=True)
+        files, path = fsspec.core.url_to_fs(unquote(url))
+    except (ImportError, ValueError) as failure:
+        raise MissingEnvironmentError(
+            "NO_FILESYSTEM", f"{url}: {failure}; needed wherever the driver and the workers run"
+        ) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _Store(files), path
+
+
+class _Store(DaskFileSystem):
+    """An fsspec filesystem in the form of pyarrow's former ones."""
+
+    def isdir(self, path: str) -> bool:
+        return self.fs.isdir(path)
+
+    def isfile(self, path: str) -> bool:
+        return self.fs.isfile(path)
+
+
+@contextmanager
+def _parquet(files: FileSystem, path: str) -> Iterator[pq.ParquetFile]:
+    """The open file. A local one is mapped: its pages are the buffers, nothing is read twice."""
+    if isinstance(files, _Store):
+        with files.open(path) as source, pq.ParquetFile(source, pre_buffer=True) as file:
+            yield file
+    else:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            yield file
+
+
+def _open(url: str, row_groups: tuple[int, ...], columns: tuple[str, ...], batch_rows: int) -> "_PlannedReader":
+    files, path = _place(url)
+    try:
+        with _parquet(files, path) as file:
+            footer = file.metadata
     except (OSError, pa.ArrowException) as failure:
-        raise _unreadable(path, failure) from None
+        raise _unreadable(url, failure) from None
     if max(row_groups) >= footer.num_row_groups:
         raise DataError(
-            "ROW_GROUPS", f"{path} has {footer.num_row_groups} row groups, the plan names {max(row_groups)}: plan again"
+            "ROW_GROUPS", f"{url} has {footer.num_row_groups} row groups, the plan names {max(row_groups)}: plan again"
         )
     known = footer.schema.to_arrow_schema().names
     missing = [column for column in columns if column not in known]
     if missing:
-        raise ContractError("NO_COLUMN", f"{path} lacks {', '.join(missing)}; rebuild the table from its contract")
+        raise ContractError("NO_COLUMN", f"{url} lacks {', '.join(missing)}; rebuild the table from its contract")
     worker = type("_PlannedWorker", (_ArrowWorker,), {"columns": columns, "batch_rows": batch_rows})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _PlannedReader(path, row_groups, columns, worker)
+        return _PlannedReader(files, path, row_groups, columns, worker)
 
 
-def _unreadable(path: str, failure: Exception) -> DataError:
-    return DataError("UNREADABLE_FILE", f"{path}: {type(failure).__name__} while reading; restore the file or rebuild")
+def _unreadable(url: str, failure: Exception) -> DataError:
+    return DataError("UNREADABLE_FILE", f"{url}: {type(failure).__name__} while reading; restore the file or rebuild")
 
 
 # Published after the last batch of each row group.
@@ -105,8 +149,7 @@ class _ArrowWorker(ArrowReaderWorker):
     def process(self, piece_index: int, worker_predicate: None, shuffle_row_drop_partition: tuple[int, int]) -> None:
         piece = self._split_pieces[piece_index]
         try:
-            # memory_map: the file's pages are the buffers; nothing is read twice.
-            with pq.ParquetFile(piece.path, memory_map=True) as file:
+            with _parquet(self._filesystem, piece.path) as file:
                 names = list(self.columns)
                 for batch in file.iter_batches(self.batch_rows, [piece.row_group], names, use_threads=False):
                     self.publish_func(batch.select(names))
@@ -121,10 +164,12 @@ class _ArrowWorker(ArrowReaderWorker):
 class _PlannedReader(Reader):
     """Reads the row groups the driver planned, once, in file order, with one thread."""
 
-    def __init__(self, path: str, row_groups: tuple[int, ...], columns: tuple[str, ...], worker: type) -> None:
+    def __init__(
+        self, files: FileSystem, path: str, row_groups: tuple[int, ...], columns: tuple[str, ...], worker: type
+    ) -> None:
         self._planned = row_groups
         super().__init__(
-            pa.localfs,
+            files,
             # A list: given a folder Petastorm would also read files the table has removed.
             [path],
             schema_fields=list(columns),

@@ -89,7 +89,8 @@ def _train_epoch(recipe: Recipe, config: dict, examples: Examples, settings: Tra
 
 def _log_loss(recipe: Recipe, config: dict, examples: Examples, model: nn.Module) -> float:
     rows = examples.rows("tune")
-    scores = predict(recipe, config, model, take(examples.sequences, rows)).astype(np.float64).clip(1e-7, 1 - 1e-7)
+    scores = predict(recipe, config, model, take(examples.sequences, rows), recipe.form.batch_size)
+    scores = scores.astype(np.float64).clip(1e-7, 1 - 1e-7)
     labels = examples.labels[rows]
     return float(-np.mean(labels * np.log(scores) + (1 - labels) * np.log1p(-scores)))
 

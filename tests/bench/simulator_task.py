@@ -90,7 +90,7 @@ def risk_task(settings: HospitalSettings, chunks: list[Chunk], args) -> str:
         fitted = fit(recipe, config, examples, TrainSettings(max_epochs=args.epochs, seed=settings.seed), Path(folder))
     model = recipe.build(config)
     model.load_state_dict(fitted.weights)
-    gru = recipes.predict(recipe, config, model, take(examples.sequences, np.flatnonzero(is_test)))
+    gru = recipes.predict(recipe, config, model, take(examples.sequences, np.flatnonzero(is_test)), 256)
     truth, y = risks[is_test], labels[is_test]
     oracle, of_gru, of_linear = (roc_auc_score(y, scores) for scores in (truth, gru, linear))
     # What the GRU learned of each term of the truth, 1 = all of it.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from medpipe.models.sequence import SequenceClassifier, SequenceConfig, side_inputs
+from medpipe.models.sequence import FoldedSequenceClassifier, SequenceClassifier, SequenceConfig, side_inputs
 
 NAN = float("nan")
 
@@ -51,3 +51,16 @@ def test_side_inputs_are_time_pause_value_and_its_presence():
         [np.log1p(6) / 5, 0, -2, 1],
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_folded_it_is_the_same_function(model):
+    random = torch.Generator().manual_seed(1)
+    lengths = torch.randint(1, 60, (40,), generator=random)
+    tokens = torch.randint(1, 12, (40, 60), generator=random) * (torch.arange(60) < lengths[:, None])
+    days = torch.rand(40, 60, generator=random).mul(9000).sort(dim=1, descending=True).values
+    amounts = torch.where(torch.rand(40, 60, generator=random) < 0.5, torch.randn(40, 60, generator=random), NAN)
+    with torch.inference_mode():
+        expected = model(tokens, days, amounts, lengths)
+        folded = FoldedSequenceClassifier(model)(tokens, days, amounts, lengths)
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(folded.numpy(), expected.numpy(), atol=2e-6)

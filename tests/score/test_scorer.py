@@ -1,4 +1,6 @@
+import dataclasses
 import pickle
+import shutil
 from datetime import date
 from functools import partial
 
@@ -6,19 +8,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 
 from medpipe import checkpoints, contracts
-from medpipe.errors import DataError
+from medpipe.errors import DataError, raised_by_worker
 from medpipe.recipes import RISK_GRU, Trained, predict
-from medpipe.score.outputs import score_rows
-from medpipe.score.scorer import SCORES, Scorer
+from medpipe.score.outputs import error_rows, score_rows, staged
+from medpipe.score.scorer import SCORED, Scorer
 from medpipe.snapshots import pin, shard_frame
 from medpipe.stream.batches import sequences_of
 from medpipe.stream.shards import plan
 from medpipe.stream.tokens import vocabulary_of
 
 DAY = {"as_of": "2026-01-31", "role": "apply"}
+COLUMNS = "patient_id string, concepts array<long>, days_before array<int>, amounts array<float>"
 VOCABULARY = vocabulary_of(np.arange(20), np.arange(20) + 2, np.zeros(20), np.ones(20))
 ROWS = pa.schema(
     [
@@ -47,7 +51,7 @@ def registered(tmp_path_factory):
     """A checkpoint with random weights: its folder and name."""
     torch.manual_seed(0)
     config = RISK_GRU.config(VOCABULARY.num_tokens)
-    trained = Trained("risk_gru", config, RISK_GRU.build(config).state_dict(), VOCABULARY)
+    trained = Trained("risk_gru", config, RISK_GRU.build(config).state_dict(), VOCABULARY, RISK_GRU.form)
     store = str(tmp_path_factory.mktemp("models"))
     saved = checkpoints.save(store, trained, {}, {}, {})
     return trained, f"{store}/{saved.folder}", saved.sha256
@@ -70,7 +74,7 @@ def expected(registered):
         schema=ROWS,
     )
     sequences = sequences_of(batch, VOCABULARY)
-    scores = predict(RISK_GRU, trained.config, model, sequences)
+    scores = predict(RISK_GRU, trained.config, model, sequences, 256)
     return dict(zip(sequences.patient_ids.tolist(), scores.tolist(), strict=True))
 
 
@@ -78,10 +82,7 @@ def expected(registered):
 def table(spark, tmp_path_factory):
     """900 patients in three files."""
     path = str(tmp_path_factory.mktemp("lake") / "sequence")
-    rows = spark.createDataFrame(
-        histories(900),
-        "patient_id string, concepts array<long>, days_before array<int>, amounts array<float>",
-    )
+    rows = spark.createDataFrame(histories(900), COLUMNS)
     rows = rows.selectExpr("*", f"DATE'{DAY['as_of']}' as as_of", f"'{DAY['role']}' as role").repartition(3)
     rows.write.format("delta").partitionBy("as_of", "role").save(path)
     return path
@@ -89,7 +90,7 @@ def table(spark, tmp_path_factory):
 
 def score(spark, path, scorer):
     shards = plan(pin(spark, path, DAY, list(RISK_GRU.columns)).files, 1000)
-    return shard_frame(spark, shards).mapInArrow(scorer, SCORES)
+    return shard_frame(spark, shards).mapInArrow(scorer, SCORED)
 
 
 def test_every_patient_is_scored_once_and_as_without_spark(spark, table, scorer, expected):
@@ -127,11 +128,66 @@ def test_a_changed_model_is_not_used(registered, scorer):
 
 
 def test_nobody_to_score_is_no_row(spark, table, scorer):
-    assert shard_frame(spark, []).mapInArrow(scorer, SCORES).count() == 0
+    assert shard_frame(spark, []).mapInArrow(scorer, SCORED).count() == 0
+
+
+def test_a_pinned_plan_outlives_a_rewrite_of_the_table_and_stops_where_its_files_are_gone(
+    spark, table, scorer, expected, tmp_path
+):
+    path = str(tmp_path / "sequence")
+    shutil.copytree(table, path)
+    shards = shard_frame(spark, plan(pin(spark, path, DAY, list(RISK_GRU.columns)).files, 1000))
+    DeltaTable.forPath(spark, path).optimize().executeCompaction()
+    rows = shards.mapInArrow(scorer, SCORED).collect()
+    assert {row.patient_id: row.score for row in rows} == pytest.approx(expected, abs=1e-6)
+    again = score(spark, path, scorer).collect()
+    assert {row.patient_id: row.score for row in again} == pytest.approx(expected, abs=1e-6)
+    spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
+    try:
+        DeltaTable.forPath(spark, path).vacuum(0)
+    finally:
+        spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+    with pytest.raises(Exception, match="UNREADABLE_FILE: file:.*: FileNotFoundError") as stopped:
+        shards.mapInArrow(scorer, SCORED).collect()
+    told = raised_by_worker(stopped.value)
+    assert isinstance(told, DataError) and told.code == "UNREADABLE_FILE"
+
+
+@pytest.fixture
+def faulty(spark, tmp_path):
+    """Patients of whom two cannot be encoded."""
+    rows = histories(20)
+    rows[3] = ("p00003", [1, 2], [5], [0.5, 0.5])
+    rows[7] = ("p00007", [], [], [])
+    frame = spark.createDataFrame(rows, COLUMNS)
+    frame = frame.selectExpr("*", f"DATE'{DAY['as_of']}' as as_of", f"'{DAY['role']}' as role").coalesce(1)
+    frame.write.format("delta").partitionBy("as_of", "role").save(str(tmp_path / "sequence"))
+    return str(tmp_path / "sequence")
+
+
+def test_a_patient_that_cannot_be_encoded_gets_a_code_and_the_others_their_scores(spark, faulty, scorer, expected):
+    rows = {row.patient_id: row for row in score(spark, faulty, scorer).collect()}
+    assert {patient: row.code for patient, row in rows.items() if row.code} == {"p00003": "RAGGED", "p00007": "EMPTY"}
+    assert all((row.score is None) == (row.code is not None) == (row.device is None) for row in rows.values())
+    known = {patient: row.score for patient, row in rows.items() if row.code is None}
+    assert known == pytest.approx({patient: expected[patient] for patient in known}, abs=1e-6) and len(known) == 18
+
+
+def test_a_score_that_is_no_number_is_a_code(registered, spark, table, tmp_path):
+    trained, _, _ = registered
+    broken = {name: torch.full_like(tensor, float("nan")) for name, tensor in trained.weights.items()}
+    saved = checkpoints.save(str(tmp_path), dataclasses.replace(trained, weights=broken), {}, {}, {})
+    load = partial(checkpoints.load, f"{tmp_path}/{saved.folder}", saved.sha256)
+    rows = score(spark, table, Scorer(RISK_GRU, saved.sha256, load)).collect()
+    assert {(row.score, row.code) for row in rows} == {(None, "NOT_FINITE")}
 
 
 def test_rows_fit_the_contract(spark):
-    scores = spark.createDataFrame([("p1", 0.25, "cpu")], "patient_id string, score float, device string")
-    rows = score_rows(scores, date(2026, 1, 31), "risk_gru", "ab", 7).withColumn("run_id", F.lit("r"))
-    row = contracts.conform(rows, "gold.score").first()
+    scored = spark.createDataFrame([("p1", 0.25, None, "cpu"), ("p2", None, "EMPTY", None)], SCORED)
+    stored = staged(scored, date(2026, 1, 31), "risk_gru", 0, 7).withColumn("run_id", F.lit("r"))
+    stored = contracts.conform(stored, "ops.scored")
+    scores, errors = (rows(stored, "ab").withColumn("run_id", F.lit("r")) for rows in (score_rows, error_rows))
+    (row,) = contracts.conform(scores, "gold.score").collect()
     assert row[:7] == (date(2026, 1, 31), "risk_gru", "p1", 0.25, "ab", 7, "cpu")
+    (row,) = contracts.conform(errors, "gold.score_error").collect()
+    assert row[:6] == (date(2026, 1, 31), "risk_gru", "p2", "EMPTY", "ab", 7)

@@ -1,15 +1,19 @@
+import pickle
 import threading
 import time
 import warnings
+from pathlib import Path
 from urllib.parse import quote
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from petastorm.etl.dataset_metadata import ROW_GROUPS_PER_FILE_KEY, UNISCHEMA_KEY
 from petastorm.workers_pool.thread_pool import ThreadPool
 
-from medpipe.errors import ContractError, DataError
+from medpipe.errors import ContractError, DataError, MissingEnvironmentError
 from medpipe.stream.reader import read
 
 
@@ -74,6 +78,35 @@ def test_the_last_row_group_is_never_lost_however_the_threads_meet(write, monkey
     assert any(late), "the case did not arise"
 
 
+class Bomb:
+    """Unpickled, it leaves a trace."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+def test_code_hidden_in_a_folders_metadata_does_not_run(write, tmp_path):
+    """Petastorm unpickles what it finds in _common_metadata when it is given a folder."""
+    path, trace = Path(write()), tmp_path / "it-ran"
+    hostile = {UNISCHEMA_KEY: pickle.dumps(Bomb(trace)), ROW_GROUPS_PER_FILE_KEY: b"{}"}
+    rows = pq.read_table(path)
+    rows = rows.replace_schema_metadata(hostile)
+    pq.write_table(rows, path, row_group_size=3)
+    for name in ("_common_metadata", "_metadata"):
+        pq.write_metadata(rows.schema, path.parent / name)
+    assert patients(read(str(path), [0, 3], ["patient_id"], 100)) == ["p0", "p1", "p2", "p9"]
+    assert not trace.exists()
+    with pytest.raises(DataError, match="UNREADABLE_FILE"):
+        list(read(str(path.parent), [0], ["patient_id"], 100))
+    assert not trace.exists()
+    # The trap is real: opened as Petastorm's own folders are, it goes off.
+    pickle.loads(pq.read_schema(path.parent / "_common_metadata").metadata[UNISCHEMA_KEY])
+    assert trace.exists()
+
+
 def test_nothing_planned_reads_nothing(write):
     assert list(read(write(), [], ["patient_id"], 100)) == []
 
@@ -118,6 +151,16 @@ def test_a_plan_of_another_file_is_refused(write):
         list(read(write(), [0, 4], ["patient_id"], 10))
 
 
-def test_a_remote_file_is_refused_with_the_remedy():
-    with pytest.raises(ContractError, match="REMOTE_FILE.*stage the table"):
-        list(read("s3://bucket/part.parquet", [0], ["patient_id"], 10))
+def test_a_file_on_another_store_is_read_as_a_local_one(write):
+    files = fsspec.filesystem("memory")
+    files.put_file(write(), "/bucket/a b/part.parquet")
+    batches = list(read("memory://bucket/a%20b/part.parquet", [1, 3], ["concepts", "patient_id"], 2))
+    assert patients(batches) == ["p3", "p4", "p5", "p9"]
+    assert [len(found) for batch in batches for found in batch.column("concepts").to_pylist()] == [4, 5, 6, 10]
+    with pytest.raises(DataError, match="UNREADABLE_FILE: memory://bucket/gone.parquet: FileNotFoundError"):
+        list(read("memory://bucket/gone.parquet", [0], ["patient_id"], 2))
+
+
+def test_a_store_without_its_package_is_told_with_the_remedy():
+    with pytest.raises(MissingEnvironmentError, match="NO_FILESYSTEM: nowhere://bucket/part.parquet: Protocol"):
+        list(read("nowhere://bucket/part.parquet", [0], ["patient_id"], 10))

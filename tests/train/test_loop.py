@@ -48,7 +48,7 @@ def test_it_learns_what_counts_cannot_tell(tmp_path):
     model = RISK_GRU.build(CONFIG)
     model.load_state_dict(fitted.weights)
     rows = examples.rows("tune")
-    scores = predict(RISK_GRU, CONFIG, model, take(examples.sequences, rows))
+    scores = predict(RISK_GRU, CONFIG, model, take(examples.sequences, rows), 256)
     assert roc_auc_score(examples.labels[rows], scores) > 0.78  # the best possible is 0.85
     assert fitted.metrics["tune_log_loss"] == min(fitted.history)
 

@@ -1,0 +1,84 @@
+from dataclasses import replace
+
+import pytest
+
+from medpipe.errors import DataError
+from medpipe.jobs import score_population
+from medpipe.score.settings import ScoreSettings
+from tests import nights
+from tests.faults import crashes
+
+
+def workplace(found, spark, **settings):
+    """Of the second night, whose scores are to be made again."""
+    work = found.workplace(spark, found.as_ofs[1])
+    work.ledger.entries = [entry for entry in work.ledger.entries if entry.job != "score_population"]
+    return replace(work, settings=work.settings.model_copy(update={"score": ScoreSettings(**settings)}))
+
+
+def rewrite(found, spark, change=lambda rows: rows, num_files=1):
+    """Puts the second night's sequences into other files."""
+    path = found.workplace(spark, found.as_ofs[1]).lake.path("gold.sequence")
+    # A table of ours refuses such histories by itself; one that is mended by hand may not.
+    spark.sql(f"alter table delta.`{path}` drop constraint if exists medpipe_ragged")
+    here = f"as_of = DATE'{found.as_ofs[1]}' and role = 'apply'"
+    rows = change(spark.read.format("delta").load(path).where(here)).repartition(num_files)
+    rows.write.format("delta").mode("overwrite").option("replaceWhere", here).save(path)
+
+
+@pytest.fixture
+def found(after_second_night, tmp_path):
+    return after_second_night.copy_to(tmp_path)
+
+
+def test_a_killed_scoring_goes_on_after_the_parts_it_has_stored(found, spark, tmp_path):
+    rewrite(found, spark, num_files=4)
+    (tmp_path / "whole").mkdir()
+    whole = found.copy_to(tmp_path / "whole")
+    workplace(whole, spark, tasks_per_part=1).run(score_population.main)
+
+    def die(hook):
+        if hook == "after ops.scored 2":
+            raise KeyboardInterrupt
+
+    with crashes.hooked(die), pytest.raises(KeyboardInterrupt):
+        workplace(found, spark, tasks_per_part=1).run(score_population.main)
+    hooks = []
+    with crashes.hooked(hooks.append):
+        workplace(found, spark, tasks_per_part=1).run(score_population.main)
+    # Two parts were left, and what was stored is taken away in the end.
+    assert [hook for hook in hooks if "before ops.scored" in hook] == [f"before ops.scored {n}" for n in (1, 2, 3)]
+    lakes = [n.workplace(spark, n.as_ofs[1]).lake for n in (found, whole)]
+    for name in ("gold.score", "gold.score_error", "ops.scored"):
+        one, other = (nights.content(lake, name) for lake in lakes)
+        assert one == other
+    assert nights.content(lakes[0], "ops.scored") == []
+
+
+def test_patients_without_a_score_are_told_and_counted(found, spark):
+    first = "patient_id = (select min(patient_id) from {rows} where as_of = (select max(as_of) from {rows}))"
+    rewrite(found, spark, lambda rows: spark.sql(CUT.format(broken=first), rows=rows))
+    (done,) = workplace(found, spark, tasks_per_part=1).run(score_population.main)
+    work = found.workplace(spark, found.as_ofs[1])
+    lake, entry = work.lake.for_run(""), work.ledger.entries[-1]
+    errors = lake.read("gold.score_error", found.as_ofs[1]).collect()
+    assert [row.code for row in errors] == ["RAGGED"]
+    assert lake.read("gold.score", found.as_ofs[1]).count() == done.num_rows == entry.rows_out
+    assert entry.rows_in == entry.rows_out + entry.rows_quarantined and entry.rows_quarantined == 1
+
+
+def test_too_many_patients_without_a_score_publish_nothing(found, spark):
+    rewrite(found, spark, lambda rows: spark.sql(CUT.format(broken="true"), rows=rows))
+    lake = found.workplace(spark, found.as_ofs[1]).lake
+    version = lake.for_run("").version("gold.score")
+    with pytest.raises(DataError, match=r"TOO_MANY_ERRORS: (\d+) of \1 patients have no score \(RAGGED \1\)"):
+        workplace(found, spark, tasks_per_part=1).run(score_population.main)
+    assert lake.for_run("").version("gold.score") == version
+
+
+# Of the broken patients one list is an element short.
+CUT = """
+select * except (days_before),
+    case when {broken} then slice(days_before, 1, size(days_before) - 1) else days_before end as days_before
+from {{rows}}
+"""
