@@ -3,7 +3,7 @@
 import sys
 
 from medpipe import command, job
-from medpipe.jobs import build_cohort, build_sequences, train_risk
+from medpipe.jobs import build_cohort, build_sequences, train_model
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -14,7 +14,7 @@ def retrain(work: job.Workplace) -> None:
     """Cohort and sequences with an index in the past, then the model."""
     job.announce(work.run(build_cohort.main, role="fit"))
     job.announce(work.run(build_sequences.main, role="fit"))
-    job.announce(work.run(train_risk.main))
+    job.announce(work.run(train_model.main, recipe="risk_gru"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Score every patient of the apply cohort with the model that is current at --as-of (gold.score)."""
+"""Score every patient, or image, with the recipe's model that is current at --as-of (gold.score, gold.image_score)."""
 
 import sys
 from functools import partial
@@ -22,9 +22,14 @@ def current_model(work: job.Workplace, options: dict) -> dict:
     return {"model_sha256": checkpoints.current(models, options["recipe"], work.as_of).model_sha256}
 
 
+def features(options: dict) -> dict:
+    """The table of the recipe."""
+    return {recipes.named(options["recipe"]).table: {"role": "apply"}}
+
+
 @job.step(
-    reads={"gold.sequence": {"role": "apply"}},
-    writes=("gold.score", "gold.score_error"),
+    reads=features,
+    writes=("gold.score", "gold.image_score", "gold.score_error"),
     settings=("score",),
     options=(job.RECIPE,),
     extra=current_model,
@@ -36,17 +41,18 @@ def main(run: job.Run) -> None:
     stage(run, recipe, model, snapshot)
     scored = staged_of(run, snapshot)
     require_few_errors(run, scored, snapshot.num_rows)
-    lake.replace(score_rows(scored, model.model_sha256), "gold.score", where=run.partition)
+    rows = score_rows(scored, recipe.columns[0], model.model_sha256)
+    lake.replace(rows, recipe.scores_table, where=run.partition)
     lake.replace(error_rows(scored, model.model_sha256), "gold.score_error", where=run.partition)
-    num_rows = lake.counts(["gold.score", "gold.score_error"], run.partition)
+    num_rows = lake.counts([recipe.scores_table, "gold.score_error"], run.partition)
     if sum(num_rows.values()) != snapshot.num_rows:
         raise DataError(
-            "ROWS_LOST", f"{recipe.table} has {snapshot.num_rows} patients, scored or refused are {num_rows}; run again"
+            "ROWS_LOST", f"{recipe.table} has {snapshot.num_rows} rows, scored or refused are {num_rows}; run again"
         )
     lake.replace(scored.limit(0).drop("run_id"), "ops.scored", where=run.partition)
     run.counts |= {
         "rows_in": snapshot.num_rows,
-        "rows_out": num_rows["gold.score"],
+        "rows_out": num_rows[recipe.scores_table],
         "rows_quarantined": num_rows["gold.score_error"],
     }
 
@@ -69,7 +75,7 @@ def stage(run: job.Run, recipe: Recipe, model: Row, snapshot: Snapshot) -> None:
         num_planned = sum(shard.num_rows for shard in group)
         if stored.num_rows != num_planned:
             raise DataError(
-                "ROWS_LOST", f"{recipe.table}: {num_planned} patients planned, {stored.num_rows} stored; run again"
+                "ROWS_LOST", f"{recipe.table}: {num_planned} rows planned, {stored.num_rows} stored; run again"
             )
 
 
@@ -79,15 +85,15 @@ def staged_of(run: job.Run, snapshot: Snapshot) -> DataFrame:
     return rows.where((F.col("run_id") == run.run_id) & (F.col("feature_version") == snapshot.version))
 
 
-def require_few_errors(run: job.Run, scored: DataFrame, num_patients: int) -> None:
+def require_few_errors(run: job.Run, scored: DataFrame, num_rows: int) -> None:
     """Raises DataError TOO_MANY_ERRORS, with the codes, beyond score.max_error_ratio."""
     codes = {row.code: row["count"] for row in scored.where("code is not null").groupBy("code").count().collect()}
     num_errors, limit = sum(codes.values()), run.settings.score.max_error_ratio
-    if num_errors > limit * num_patients:
+    if num_errors > limit * num_rows:
         told = ", ".join(f"{code} {count}" for code, count in sorted(codes.items()))
         raise DataError(
             "TOO_MANY_ERRORS",
-            f"{num_errors} of {num_patients} patients have no score ({told}), score.max_error_ratio is {limit}; "
+            f"{num_errors} of {num_rows} rows have no score ({told}), score.max_error_ratio is {limit}; "
             "nothing was published: mend the feature table, or allow more",
         )
 

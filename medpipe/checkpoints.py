@@ -148,8 +148,10 @@ def load(folder: str, sha256: str) -> Trained:
         # safetensors: 8 bytes of length, then a JSON header.
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         model = json.loads(header["__metadata__"]["model"])
-        vocabulary = Vocabulary(**{name: tensors.pop(f"vocabulary.{name}").numpy() for name in VOCABULARY})
-    except (SafetensorError, KeyError, ValueError) as failure:
+        names = [name for name in VOCABULARY if f"vocabulary.{name}" in tensors]
+        arrays = {name: tensors.pop(f"vocabulary.{name}").numpy() for name in names}
+        vocabulary = Vocabulary(**arrays) if arrays else None
+    except (SafetensorError, KeyError, TypeError, ValueError) as failure:
         raise DataError(
             "WEIGHTS_UNREADABLE", f"{folder}/{WEIGHTS}: {type(failure).__name__}; not a medpipe checkpoint"
         ) from None
@@ -159,7 +161,7 @@ def load(folder: str, sha256: str) -> Trained:
 def _content(trained: Trained) -> bytes:
     """The weights file; equal models give equal bytes."""
     tensors = {name: tensor.detach().contiguous() for name, tensor in trained.weights.items()}
-    for name in VOCABULARY:
+    for name in VOCABULARY if trained.vocabulary else ():
         array = np.ascontiguousarray(getattr(trained.vocabulary, name))
         tensors[f"vocabulary.{name}"] = torch.from_numpy(array)
     # One key only: safetensors writes several in no fixed order.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 from medpipe import __version__, command, keys, ledger, log, settings
 from medpipe.errors import MedpipeError, UsageError, raised_by_worker
@@ -79,7 +80,7 @@ class Step:
 
     function: Callable[[Run], None]
     scope: str
-    reads: dict[str, dict]
+    reads: Callable[[dict], dict[str, dict]]
     writes: tuple[str, ...]
     settings: tuple[str, ...]
     options: tuple[Option, ...]
@@ -110,7 +111,7 @@ class Step:
 def step(
     *,
     scope: str = "as_of",
-    reads: dict[str, dict] | None = None,
+    reads: dict[str, dict] | Callable[[dict], dict[str, dict]] = MappingProxyType({}),
     writes: tuple[str, ...] = (),
     settings: tuple[str, ...] = (),
     options: tuple[Option, ...] = (),
@@ -121,12 +122,13 @@ def step(
 
     Args:
         scope: as_of (one logical date), folder (a delivery about to be read), or deliveries (each delivery known).
-        reads: table -> columns and values that select the rows read, beside as_of.
+        reads: table -> columns and values that select the rows read, beside as_of; or what gives it for the options.
         settings: parts of the settings that change the result.
         options: flags; those named like a partition column of the written tables become part of the partition.
         extra: more of what the result depends on, e.g. the model that is current.
     """
-    return lambda function: Step(function, scope, reads or {}, writes, settings, options, needs_key, extra)
+    asked = reads if callable(reads) else lambda options: reads
+    return lambda function: Step(function, scope, asked, writes, settings, options, needs_key, extra)
 
 
 @dataclass
@@ -211,7 +213,7 @@ class Workplace:
         as_of = self.as_of if delivery is None else None
         before = (self.lake.midnight(self.as_of).timestamp(), "") if delivery is None else delivery.came
         inputs = {}
-        for table, where in step.reads.items():
+        for table, where in step.reads(options).items():
             chosen = {column: partition.get(column, value) for column, value in where.items()}
             # Rows of the delivery itself are not older than it.
             inputs[table] = self.ledger.runs_behind(table, as_of, None if "delivery_id" in where else before, chosen)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from medpipe.errors import UsageError
+from medpipe.models.cnn import ImageClassifier, ImageConfig, fused
 from medpipe.models.sequence import FoldedSequenceClassifier, SequenceClassifier, SequenceConfig
-from medpipe.stream.batches import Sequences, buckets, pad, sequence_faults, sequences_of
+from medpipe.stream.batches import Encoded, Sequences, buckets, pad, sequence_faults, sequences_of
+from medpipe.stream.images import Images, image_faults, images_of
 from medpipe.stream.tokens import Vocabulary
 
 
@@ -32,12 +34,15 @@ class Recipe:
     Attributes:
         name: as in gold.score.recipe.
         table: gold table of the features.
-        columns: what scoring reads of it, patient_id first.
-        config: the shape of a new model, from the size of its vocabulary.
+        scores_table: gold table of the scores.
+        columns: what scoring reads of `table`; the first names the row and is in both tables.
+        batch_rows: rows read at a time; bounds a task's memory.
+        config: the shape of a new model for the rows it will be trained on, and their vocabulary.
         build: a model from the shape, as it stands in model.json; weights are not set.
-        faults: a code for each row of an Arrow batch that `read` would refuse, "" for the others; str objects (N,).
+        faults: from an Arrow batch with `columns` and the shape, a code for each row that `read` would refuse, "" for
+            the others; str objects (N,).
         read: an Arrow batch with `columns`, encoded.
-        inputs: arguments of the model for the patients `rows`, from (sequences, rows, config).
+        inputs: arguments of the model for the rows `rows`, from (encoded, rows, config).
         scores: probabilities from logits.
         forms: name -> what makes of a trained model one that scores the same, sooner; `eager` leaves it as it is.
         batch_sizes: to choose from when a model is registered.
@@ -46,12 +51,14 @@ class Recipe:
 
     name: str
     table: str
+    scores_table: str
     columns: tuple[str, ...]
-    config: Callable[[int], dict]
+    batch_rows: int
+    config: Callable[[Vocabulary | None, Encoded], dict]
     build: Callable[[dict], nn.Module]
-    faults: Callable[[pa.RecordBatch], np.ndarray]
-    read: Callable[[pa.RecordBatch, Vocabulary], Sequences]
-    inputs: Callable[[Sequences, np.ndarray, dict], tuple[Tensor, ...]]
+    faults: Callable[[pa.RecordBatch, dict], np.ndarray]
+    read: Callable[[pa.RecordBatch, Vocabulary | None], Encoded]
+    inputs: Callable[[Encoded, np.ndarray, dict], tuple[Tensor, ...]]
     scores: Callable[[Tensor], Tensor]
     forms: dict[str, Callable[[nn.Module], nn.Module]]
     batch_sizes: tuple[int, ...]
@@ -60,12 +67,15 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A model at rest: all a worker needs. `weights` are torch tensors by name, `config` as in Recipe.build."""
+    """A model at rest: all a worker needs. `weights` are torch tensors by name, `config` as in Recipe.build.
+
+    vocabulary: None for a recipe that reads no concepts.
+    """
 
     recipe: str
     config: dict
     weights: dict[str, Tensor]
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | None
     form: Form
 
 
@@ -75,7 +85,7 @@ def named(name: str) -> Recipe:
     Raises:
         UsageError: UNKNOWN_RECIPE.
     """
-    recipes = {recipe.name: recipe for recipe in (RISK_GRU,)}
+    recipes = {recipe.name: recipe for recipe in (RISK_GRU, XRAY_CNN)}
     if name not in recipes:
         raise UsageError("UNKNOWN_RECIPE", f"no recipe {name!r}; expected one of {', '.join(sorted(recipes))}")
     return recipes[name]
@@ -90,26 +100,26 @@ def ready(recipe: Recipe, trained: Trained) -> nn.Module:
 
 
 @torch.inference_mode()
-def predict(recipe: Recipe, config: dict, model: nn.Module, sequences: Sequences, batch_size: int) -> np.ndarray:
-    """Scores float32 (N,) of all patients on the CPU, in their order; those of similar length share a forward pass."""
+def predict(recipe: Recipe, config: dict, model: nn.Module, encoded: Encoded, batch_size: int) -> np.ndarray:
+    """Scores float32 (N,) of all rows on the CPU, in their order; those of similar length share a forward pass."""
     model.eval()
-    scores = np.empty(len(sequences.patient_ids), np.float32)
-    for rows, inputs in batches(recipe, config, sequences, batch_size):
+    scores = np.empty(len(encoded.ids), np.float32)
+    for rows, inputs in batches(recipe, config, encoded, batch_size):
         scores[rows] = recipe.scores(model(*inputs)).numpy()
     return scores
 
 
 def batches(
-    recipe: Recipe, config: dict, sequences: Sequences, batch_size: int
+    recipe: Recipe, config: dict, encoded: Encoded, batch_size: int
 ) -> Iterator[tuple[np.ndarray, tuple[Tensor, ...]]]:
     """(rows (B,), the model's arguments for them), until each row came once."""
-    for rows in buckets(sequences.lengths, batch_size):
-        yield rows, recipe.inputs(sequences, rows, config)
+    for rows in buckets(encoded.lengths, batch_size):
+        yield rows, recipe.inputs(encoded, rows, config)
 
 
-def sequence_config(num_tokens: int) -> dict:
+def sequence_config(vocabulary: Vocabulary, sequences: Sequences) -> dict:
     """The default shape of the GRU."""
-    return asdict(SequenceConfig(num_tokens))
+    return asdict(SequenceConfig(vocabulary.num_tokens))
 
 
 def sequence_model(config: dict) -> SequenceClassifier:
@@ -122,6 +132,27 @@ def sequence_inputs(sequences: Sequences, rows: np.ndarray, config: dict) -> tup
     padded = pad(sequences, rows, config["max_events"])
     arrays = (padded.tokens, padded.days_before, padded.amounts, padded.lengths)
     return tuple(torch.from_numpy(array) for array in arrays)
+
+
+def image_config(vocabulary: None, images: Images) -> dict:
+    """The default shape of the CNN, for images of that size."""
+    _, height, width = images.pixels.shape
+    return asdict(ImageConfig(height, width))
+
+
+def image_model(config: dict) -> ImageClassifier:
+    """A CNN of that shape with fresh weights from torch's current seed."""
+    return ImageClassifier(ImageConfig(**config))
+
+
+def images_without_concepts(batch: pa.RecordBatch, vocabulary: None) -> Images:
+    """images_of, in the form Recipe.read has."""
+    return images_of(batch)
+
+
+def image_inputs(images: Images, rows: np.ndarray, config: dict) -> tuple[Tensor, ...]:
+    """Pixels float32 (B, 1, H, W) in [0, 1] of the images `rows` (B,)."""
+    return (torch.from_numpy(images.pixels[rows]).unsqueeze(1).float().div_(255.0),)
 
 
 def unchanged(model: nn.Module) -> nn.Module:
@@ -137,7 +168,9 @@ def probabilities(logits: Tensor) -> Tensor:
 RISK_GRU = Recipe(
     name="risk_gru",
     table="gold.sequence",
+    scores_table="gold.score",
     columns=("patient_id", "concepts", "days_before", "amounts"),
+    batch_rows=8192,
     config=sequence_config,
     build=sequence_model,
     faults=sequence_faults,
@@ -147,4 +180,21 @@ RISK_GRU = Recipe(
     forms={"eager": unchanged, "folded": FoldedSequenceClassifier},
     batch_sizes=(64, 128, 256, 512),
     form=Form("eager", 256),
+)
+
+XRAY_CNN = Recipe(
+    name="xray_cnn",
+    table="gold.image",
+    scores_table="gold.image_score",
+    columns=("image_id", "height", "width", "pixels"),
+    batch_rows=512,
+    config=image_config,
+    build=image_model,
+    faults=image_faults,
+    read=images_without_concepts,
+    inputs=image_inputs,
+    scores=probabilities,
+    forms={"eager": unchanged, "fused": fused},
+    batch_sizes=(8, 16, 32, 64, 128),
+    form=Form("eager", 32),
 )

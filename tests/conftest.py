@@ -21,6 +21,8 @@ CONF = SMALL | {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.constraintPropagation.enabled": "false",
     "spark.databricks.delta.writeChecksumFile.enabled": "false",
+    # VACUUM lists a table in so many tasks.
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
 }
 
 

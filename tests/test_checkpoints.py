@@ -13,7 +13,7 @@ VOCABULARY = vocabulary_of([30, -2], [2, 3], [0.5, 1.5], [1, 2])
 @pytest.fixture
 def trained():
     torch.manual_seed(0)
-    config = RISK_GRU.config(VOCABULARY.num_tokens)
+    config = RISK_GRU.config(VOCABULARY, None)
     return Trained("risk_gru", config, RISK_GRU.build(config).state_dict(), VOCABULARY, RISK_GRU.form)
 
 

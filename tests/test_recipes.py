@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ import torch
 
 from medpipe import recipes
 from medpipe.errors import UsageError
-from medpipe.stream.batches import Sequences, take
+from medpipe.models.sequence import SequenceConfig
+from medpipe.stream.batches import Sequences
 
 
 def test_a_recipe_is_found_by_name_and_travels_to_workers():
@@ -33,9 +35,9 @@ def test_a_score_does_not_depend_on_who_is_scored_beside_it():
         amounts,
     )
     torch.manual_seed(0)
-    config = recipes.RISK_GRU.config(30)
+    config = asdict(SequenceConfig(num_tokens=30))
     model = recipes.RISK_GRU.build(config)
     together = recipes.predict(recipes.RISK_GRU, config, model, sequences, 256)
     for rows in (np.arange(350, 700), random.permutation(700), np.array([13])):
-        alone = recipes.predict(recipes.RISK_GRU, config, model, take(sequences, rows), 64)
+        alone = recipes.predict(recipes.RISK_GRU, config, model, sequences.take(rows), 64)
         assert np.abs(alone - together[rows]).max() < 1e-6

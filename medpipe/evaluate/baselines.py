@@ -1,4 +1,4 @@
-"""The model to beat: logistic regression on how often each concept occurs, and age."""
+"""The model to beat: logistic regression, on how often each concept occurs and age, or on the pixels."""
 
 import warnings
 
@@ -10,6 +10,8 @@ from sklearn.metrics import log_loss
 
 # Inverse penalties tried; the one with the least log loss on the tune split is kept.
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+SIDE = 32
 
 
 def count_inputs(offsets: np.ndarray, tokens: np.ndarray, days_before: np.ndarray, num_tokens: int) -> csr_matrix:
@@ -26,7 +28,14 @@ def count_inputs(offsets: np.ndarray, tokens: np.ndarray, days_before: np.ndarra
     return hstack([counts, csr_matrix(age[:, None])], format="csr")
 
 
-def logistic_counts(inputs: csr_matrix, labels: np.ndarray, train: np.ndarray, tune: np.ndarray) -> np.ndarray:
+def pixel_inputs(pixels: np.ndarray) -> np.ndarray:
+    """(N, pixels) in [-.5, .5] from uint8 (N, H, W), at most SIDE * SIDE of them: larger images are thinned out."""
+    step = -(-max(pixels.shape[1:]) // SIDE)
+    thin = pixels[:, ::step, ::step]
+    return thin.reshape(len(thin), -1) / 255.0 - 0.5
+
+
+def logistic(inputs: csr_matrix | np.ndarray, labels: np.ndarray, train: np.ndarray, tune: np.ndarray) -> np.ndarray:
     """Probabilities (N,) for all patients from a model fitted on the rows `train`, its penalty chosen on `tune`."""
     best, best_loss = None, np.inf
     for penalty in PENALTIES:

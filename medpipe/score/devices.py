@@ -12,7 +12,7 @@ from medpipe import recipes
 from medpipe.errors import MissingEnvironmentError
 from medpipe.recipes import Recipe
 from medpipe.score.settings import ScoreSettings
-from medpipe.stream.batches import Sequences
+from medpipe.stream.batches import Encoded
 
 CPU = torch.device("cpu")
 AMOUNT = "spark.executor.resource.gpu.amount"
@@ -65,19 +65,19 @@ def of_task(wanted: str) -> torch.device:
 
 
 def predict(
-    recipe: Recipe, config: dict, model: nn.Module, sequences: Sequences, batch_size: int, device: torch.device
+    recipe: Recipe, config: dict, model: nn.Module, encoded: Encoded, batch_size: int, device: torch.device
 ) -> tuple[np.ndarray, str]:
-    """Scores float32 (N,) in the patients' order, and on what: cpu, cuda, or cuda/32 where memory had room for 32.
+    """Scores float32 (N,) in the rows' order, and on what: cpu, cuda, or cuda/32 where memory had room for 32.
 
     Args:
         model: on the device.
     """
     if device.type == "cpu":
-        return recipes.predict(recipe, config, model, sequences, batch_size), "cpu"
-    scores = np.empty(len(sequences.patient_ids), np.float32)
+        return recipes.predict(recipe, config, model, encoded, batch_size), "cpu"
+    scores = np.empty(len(encoded.ids), np.float32)
     smallest = batch_size
     with torch.inference_mode():
-        for rows, inputs in _copied_ahead(recipes.batches(recipe, config, sequences, batch_size), device):
+        for rows, inputs in _copied_ahead(recipes.batches(recipe, config, encoded, batch_size), device):
             logits, size = in_memory(model, inputs)
             smallest = min(smallest, size) if size < len(rows) else smallest
             scores[rows] = recipe.scores(logits).float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Rows of gold.score and gold.score_error from what the workers return."""
+"""Rows of the tables of scores and of gold.score_error from what the workers return."""
 
 from datetime import date
 
@@ -18,13 +18,19 @@ def staged(scored: DataFrame, as_of: date, recipe: str, part: int, feature_versi
     )
 
 
-def score_rows(scored: DataFrame, model_sha256: str) -> DataFrame:
-    """gold.score (without run_id) from ops.scored: the patients with a score."""
+def score_rows(scored: DataFrame, row_id: str, model_sha256: str) -> DataFrame:
+    """gold.score or gold.image_score (without run_id) from ops.scored: the rows with a score.
+
+    Args:
+        row_id: what names a row in that table.
+    """
     rows = scored.where("code is null").withColumn("model_sha256", F.lit(model_sha256))
-    return rows.select("as_of", "recipe", "patient_id", "score", "model_sha256", "feature_version", "device")
+    return rows.select(
+        "as_of", "recipe", F.col("row_id").alias(row_id), "score", "model_sha256", "feature_version", "device"
+    )
 
 
 def error_rows(scored: DataFrame, model_sha256: str) -> DataFrame:
-    """gold.score_error (without run_id) from ops.scored: the patients without one."""
+    """gold.score_error (without run_id) from ops.scored: the rows without one."""
     rows = scored.where("code is not null").withColumn("model_sha256", F.lit(model_sha256))
-    return rows.select("as_of", "recipe", "patient_id", "code", "model_sha256", "feature_version")
+    return rows.select("as_of", "recipe", "row_id", "code", "model_sha256", "feature_version")

@@ -1,4 +1,4 @@
-"""Scores shards on Spark's workers: plan rows in, one probability per patient out, or a code why there is none."""
+"""Scores shards on Spark's workers: plan rows in, one probability per row out, or a code why there is none."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,11 +13,9 @@ from medpipe.recipes import Recipe, Trained, ready
 from medpipe.score.devices import of_task, predict
 from medpipe.stream.reader import read
 
-# What a scorer yields, as mapInArrow wants it told; a patient without a score has a code that says why.
-SCORED = "patient_id string, score float, code string, device string"
-_ARROW = pa.schema(
-    [("patient_id", pa.string()), ("score", pa.float32()), ("code", pa.string()), ("device", pa.string())]
-)
+# What a scorer yields, as mapInArrow wants it told; a row without a score has a code that says why.
+SCORED = "row_id string, score float, code string, device string"
+_ARROW = pa.schema([("row_id", pa.string()), ("score", pa.float32()), ("code", pa.string()), ("device", pa.string())])
 # Few, large batches: half the cost of handing rows back to Spark goes away (measured at 8,192 against 65,536).
 OUTPUT_ROWS = 65_536
 
@@ -35,14 +33,12 @@ class Scorer:
         model_sha256: of the weights; a worker loads them once.
         load: gives the model, e.g. partial(checkpoints.load, folder, sha256).
         device: as ScoreSettings.device.
-        batch_rows: rows read at a time; bounds a task's memory.
     """
 
     recipe: Recipe
     model_sha256: str
     load: Callable[[], Trained]
     device: str = "auto"
-    batch_rows: int = 8192
 
     def __call__(self, plans: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """SCORED from plan rows (shard_id, url, row_groups, num_rows): every row of the shards once.
@@ -67,11 +63,11 @@ class Scorer:
 
     def _shard(self, shard: dict, model: nn.Module, trained: Trained, device: torch.device) -> Iterator[pa.RecordBatch]:
         num_rows = 0
-        for batch in read(shard["url"], shard["row_groups"], self.recipe.columns, self.batch_rows):
+        for batch in read(shard["url"], shard["row_groups"], self.recipe.columns, self.recipe.batch_rows):
             num_rows += batch.num_rows
-            codes = self.recipe.faults(batch)
+            codes = self.recipe.faults(batch, trained.config)
             if codes.any():
-                yield _without_score(batch, codes)
+                yield _without_score(batch.column(self.recipe.columns[0]), codes)
                 batch = batch.filter(pa.array(codes == ""))
             yield self._scored(batch, model, trained, device)
         if num_rows != shard["num_rows"]:
@@ -86,13 +82,13 @@ class Scorer:
         scores, name = predict(self.recipe, trained.config, model, rows, trained.form.batch_size, device)
         is_known = np.isfinite(scores)
         codes = pa.array(np.where(is_known, None, "NOT_FINITE").astype(object), pa.string())
-        columns = [batch.column("patient_id"), pa.array(scores, pa.float32(), mask=~is_known), codes]
+        columns = [batch.column(self.recipe.columns[0]), pa.array(scores, pa.float32(), mask=~is_known), codes]
         return pa.RecordBatch.from_arrays([*columns, pa.array([name] * len(scores), pa.string())], schema=_ARROW)
 
 
-def _without_score(batch: pa.RecordBatch, codes: np.ndarray) -> pa.RecordBatch:
+def _without_score(row_ids: pa.Array, codes: np.ndarray) -> pa.RecordBatch:
     """The rows that have a code, with it."""
-    ids = batch.column("patient_id").filter(pa.array(codes != ""))
+    ids = row_ids.filter(pa.array(codes != ""))
     nothing = pa.nulls(len(ids))
     columns = [ids, nothing.cast(pa.float32()), pa.array(codes[codes != ""], pa.string()), nothing.cast(pa.string())]
     return pa.RecordBatch.from_arrays(columns, schema=_ARROW)

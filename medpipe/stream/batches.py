@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -10,17 +11,31 @@ from medpipe.errors import ContractError
 from medpipe.stream.tokens import PADDING, Vocabulary, encode
 
 
+class Encoded(Protocol):
+    """N rows as a model reads them: their ids, str objects (N,), and how much work each is, int64 (N,)."""
+
+    ids: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray: ...
+
+    def take(self, rows: np.ndarray) -> "Encoded": ...
+
+    @staticmethod
+    def concatenate(parts: Sequence["Encoded"]) -> "Encoded": ...
+
+
 @dataclass(frozen=True, eq=False)
 class Sequences:
     """Encoded histories of N patients end to end, E events in all, each patient's oldest event first.
 
     Attributes:
-        patient_ids: str objects (N,).
+        ids: of the patients, str objects (N,).
         offsets: int64 (N + 1,), from 0 to E: patient i has the events offsets[i] to offsets[i + 1].
         tokens: int32 (E,). days_before: int32 (E,). amounts: float32 (E,) z-scores, NaN where there is none.
     """
 
-    patient_ids: np.ndarray
+    ids: np.ndarray
     offsets: np.ndarray
     tokens: np.ndarray
     days_before: np.ndarray
@@ -30,6 +45,25 @@ class Sequences:
     def lengths(self) -> np.ndarray:
         """Events of each patient, int64 (N,)."""
         return np.diff(self.offsets)
+
+    def take(self, rows: np.ndarray) -> "Sequences":
+        """The patients `rows` (int64 (M,)), in that order."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        events = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Sequences(self.ids[rows], offsets, self.tokens[events], self.days_before[events], self.amounts[events])
+
+    @staticmethod
+    def concatenate(parts: Sequence["Sequences"]) -> "Sequences":
+        """The patients of all parts, in order."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return Sequences(
+            ids=np.concatenate([part.ids for part in parts]),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            tokens=np.concatenate([part.tokens for part in parts]),
+            days_before=np.concatenate([part.days_before for part in parts]),
+            amounts=np.concatenate([part.amounts for part in parts]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +87,7 @@ def flat(batch: pa.RecordBatch, column: str, arrow_type: pa.DataType) -> np.ndar
     Raises:
         ContractError: BAD_COLUMN, naming the column, for another type or a null.
     """
-    array = _column(batch, column, arrow_type)
+    array = column_of(batch, column, arrow_type)
     return array.to_numpy(zero_copy_only=not pa.types.is_string(arrow_type))
 
 
@@ -63,7 +97,7 @@ def ragged(batch: pa.RecordBatch, column: str, element_type: pa.DataType) -> tup
     Raises:
         ContractError: BAD_COLUMN, naming the column, for another type, a null list or a null element.
     """
-    array = _column(batch, column, pa.list_(element_type))
+    array = column_of(batch, column, pa.list_(element_type))
     offsets = np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, array.offset * 4) if len(array) else [0]
     offsets = np.asarray(offsets, np.int64)
     values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
@@ -72,7 +106,12 @@ def ragged(batch: pa.RecordBatch, column: str, element_type: pa.DataType) -> tup
     return values.to_numpy(zero_copy_only=True), offsets - offsets[0]
 
 
-def _column(batch: pa.RecordBatch, column: str, arrow_type: pa.DataType) -> pa.Array:
+def column_of(batch: pa.RecordBatch, column: str, arrow_type: pa.DataType) -> pa.Array:
+    """A column as Arrow has it.
+
+    Raises:
+        ContractError: BAD_COLUMN, naming the column, for another type or a null.
+    """
     if column not in batch.schema.names:
         raise _bad(column, f"only {', '.join(batch.schema.names)}")
     array = batch.column(column)
@@ -91,9 +130,11 @@ def _bad(column: str, found: str) -> ContractError:
     return ContractError("BAD_COLUMN", f"model input {column}: found {found}; rebuild the table from its contract")
 
 
-def sequence_faults(batch: pa.RecordBatch) -> np.ndarray:
+def sequence_faults(batch: pa.RecordBatch, config: dict) -> np.ndarray:
     """Why each row of a batch of gold.sequence cannot be encoded: RAGGED, EMPTY or "", str objects (N,).
 
+    Args:
+        config: of the model; a history of any length can be encoded.
     Raises:
         ContractError: BAD_COLUMN for a wrong type or a null: that is the table's fault, not the row's.
     """
@@ -121,32 +162,6 @@ def sequences_of(batch: pa.RecordBatch, vocabulary: Vocabulary) -> Sequences:
         raise ContractError("RAGGED", "a history without an event; rebuild gold.sequence")
     tokens, z = encode(vocabulary, concepts, amounts)
     return Sequences(flat(batch, "patient_id", pa.string()), offsets, tokens, days_before, z)
-
-
-def concatenate(parts: Sequence[Sequences]) -> Sequences:
-    """The patients of all parts, in order; no parts give no patients."""
-    lengths = np.concatenate([part.lengths for part in parts] or [np.empty(0, np.int64)])
-    return Sequences(
-        patient_ids=np.concatenate([part.patient_ids for part in parts] or [np.empty(0, object)]),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        tokens=np.concatenate([part.tokens for part in parts] or [np.empty(0, np.int32)]),
-        days_before=np.concatenate([part.days_before for part in parts] or [np.empty(0, np.int32)]),
-        amounts=np.concatenate([part.amounts for part in parts] or [np.empty(0, np.float32)]),
-    )
-
-
-def take(sequences: Sequences, rows: np.ndarray) -> Sequences:
-    """The patients `rows` (int64 (M,)), in that order."""
-    lengths = sequences.lengths[rows]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    events = np.repeat(sequences.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return Sequences(
-        sequences.patient_ids[rows],
-        offsets,
-        sequences.tokens[events],
-        sequences.days_before[events],
-        sequences.amounts[events],
-    )
 
 
 def pad(sequences: Sequences, rows: np.ndarray, max_events: int) -> Padded:

@@ -17,7 +17,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from medpipe.errors import UsageError
 from medpipe.recipes import Recipe, predict
-from medpipe.stream.batches import take
 from medpipe.train.examples import Examples, epoch_batches
 from medpipe.train.settings import TrainSettings
 
@@ -79,7 +78,7 @@ def _train_epoch(recipe: Recipe, config: dict, examples: Examples, settings: Tra
         group["lr"] = settings.learning_rate * (0.1 + 0.9 * share)
     state.model.train()
     for rows in epoch_batches(examples, examples.rows("train"), settings.batch_size, settings.seed, epoch):
-        logits = state.model(*recipe.inputs(examples.sequences, rows, config))
+        logits = state.model(*recipe.inputs(examples.encoded, rows, config))
         loss = binary_cross_entropy_with_logits(logits, torch.from_numpy(examples.labels[rows]))
         state.optimiser.zero_grad()
         loss.backward()
@@ -89,7 +88,7 @@ def _train_epoch(recipe: Recipe, config: dict, examples: Examples, settings: Tra
 
 def _log_loss(recipe: Recipe, config: dict, examples: Examples, model: nn.Module) -> float:
     rows = examples.rows("tune")
-    scores = predict(recipe, config, model, take(examples.sequences, rows), recipe.form.batch_size)
+    scores = predict(recipe, config, model, examples.encoded.take(rows), recipe.form.batch_size)
     scores = scores.astype(np.float64).clip(1e-7, 1 - 1e-7)
     labels = examples.labels[rows]
     return float(-np.mean(labels * np.log(scores) + (1 - labels) * np.log1p(-scores)))
@@ -121,9 +120,9 @@ def _reproducible(settings: TrainSettings) -> Iterator[None]:
 
 def _identity(recipe: Recipe, config: dict, examples: Examples, settings: TrainSettings) -> dict:
     """What a state must agree in to be continued."""
-    sequences = examples.sequences
-    digest = hashlib.sha256("\n".join(sequences.patient_ids).encode())
-    for array in (sequences.offsets, sequences.tokens, sequences.days_before, sequences.amounts, examples.labels):
+    digest = hashlib.sha256("\n".join(examples.encoded.ids).encode())
+    arrays = [array for name, array in sorted(vars(examples.encoded).items()) if name != "ids"]
+    for array in (*arrays, examples.labels):
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update("\n".join(examples.splits).encode())
     return {"recipe": recipe.name, "config": config, "settings": asdict(settings), "examples": digest.hexdigest()}

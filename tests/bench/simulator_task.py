@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from medpipe import recipes
-from medpipe.evaluate.baselines import count_inputs, logistic_counts
+from medpipe.evaluate.baselines import count_inputs, logistic
 from medpipe.evaluate.classification import Bootstrap, differences
 from medpipe.simulate.history import DRUG
 from medpipe.simulate.hospital import Chunk, simulate_chunk
@@ -22,7 +22,7 @@ from medpipe.simulate.people import CHUNK_PATIENTS, day_number
 from medpipe.simulate.risk import terms
 from medpipe.simulate.settings import HospitalSettings
 from medpipe.simulate.world import make_world
-from medpipe.stream.batches import Sequences, take
+from medpipe.stream.batches import Sequences
 from medpipe.stream.tokens import encode, vocabulary_of
 from medpipe.train.examples import Examples
 from medpipe.train.loop import TrainSettings, fit
@@ -61,7 +61,7 @@ def risk_task(settings: HospitalSettings, chunks: list[Chunk], args) -> str:
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([part[0].lengths for part in parts]))])
     ids, codes, days, values = (
         np.concatenate([getattr(part[0], name) for part in parts])
-        for name in ("patient_ids", "tokens", "days_before", "amounts")
+        for name in ("ids", "tokens", "days_before", "amounts")
     )
     labels, risks, summands = (np.concatenate([part[place] for part in parts]) for place in (1, 2, 3))
     splits = np.array(["train", "tune", "test"], object)[
@@ -82,15 +82,15 @@ def risk_task(settings: HospitalSettings, chunks: list[Chunk], args) -> str:
 
     is_test = splits == "test"
     inputs = count_inputs(offsets, tokens, days, vocabulary.num_tokens)
-    linear = logistic_counts(inputs, labels, *(np.flatnonzero(splits == name) for name in ("train", "tune")))[is_test]
+    linear = logistic(inputs, labels, *(np.flatnonzero(splits == name) for name in ("train", "tune")))[is_test]
     began = time.time()
     recipe = recipes.RISK_GRU
-    config = recipe.config(vocabulary.num_tokens)
+    config = recipe.config(vocabulary, None)
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit(recipe, config, examples, TrainSettings(max_epochs=args.epochs, seed=settings.seed), Path(folder))
     model = recipe.build(config)
     model.load_state_dict(fitted.weights)
-    gru = recipes.predict(recipe, config, model, take(examples.sequences, np.flatnonzero(is_test)), 256)
+    gru = recipes.predict(recipe, config, model, examples.encoded.take(np.flatnonzero(is_test)), 256)
     truth, y = risks[is_test], labels[is_test]
     oracle, of_gru, of_linear = (roc_auc_score(y, scores) for scores in (truth, gru, linear))
     # What the GRU learned of each term of the truth, 1 = all of it.

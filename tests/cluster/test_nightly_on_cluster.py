@@ -12,8 +12,8 @@ from tests.nights import KEY, differing
 # Small tables: fewer tasks and no compiled code for plans that run once. Adaptive execution stays on, as on a cluster.
 FAST = {
     "spark.sql.codegen.wholeStage": "false",
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
+    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
     "spark.log.level": "ERROR",
 }
 

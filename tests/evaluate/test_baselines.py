@@ -1,7 +1,7 @@
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from medpipe.evaluate.baselines import count_inputs, logistic_counts
+from medpipe.evaluate.baselines import count_inputs, logistic
 
 
 def test_inputs_are_log_counts_and_log_age():
@@ -20,6 +20,6 @@ def test_it_finds_the_concept_that_matters_on_patients_it_has_not_seen():
     has_event = np.diff(offsets) > 0
     assert has_event.all()
     inputs = count_inputs(offsets, tokens, np.full(len(tokens), 9000), 20)
-    scores = logistic_counts(inputs, labels, train=np.arange(900), tune=np.arange(900, 1200))
+    scores = logistic(inputs, labels, train=np.arange(900), tune=np.arange(900, 1200))
     held_out = slice(1200, None)
     assert roc_auc_score(labels[held_out], scores[held_out]) > roc_auc_score(labels[held_out], risk[held_out]) - 0.03

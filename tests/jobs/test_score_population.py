@@ -71,7 +71,7 @@ def test_too_many_patients_without_a_score_publish_nothing(found, spark):
     rewrite(found, spark, lambda rows: spark.sql(CUT.format(broken="true"), rows=rows))
     lake = found.workplace(spark, found.as_ofs[1]).lake
     version = lake.for_run("").version("gold.score")
-    with pytest.raises(DataError, match=r"TOO_MANY_ERRORS: (\d+) of \1 patients have no score \(RAGGED \1\)"):
+    with pytest.raises(DataError, match=r"TOO_MANY_ERRORS: (\d+) of \1 rows have no score \(RAGGED \1\)"):
         workplace(found, spark, tasks_per_part=1).run(score_population.main)
     assert lake.for_run("").version("gold.score") == version
 

@@ -17,7 +17,7 @@ VOCABULARY = vocabulary_of(np.arange(20), np.arange(20) + 2, np.zeros(20), np.on
 @pytest.fixture(scope="module")
 def trained():
     torch.manual_seed(0)
-    config = RISK_GRU.config(VOCABULARY.num_tokens)
+    config = RISK_GRU.config(VOCABULARY, None)
     return Trained("risk_gru", config, RISK_GRU.build(config).state_dict(), VOCABULARY, RISK_GRU.form)
 
 

@@ -50,7 +50,7 @@ def histories(count, seed=0):
 def registered(tmp_path_factory):
     """A checkpoint with random weights: its folder and name."""
     torch.manual_seed(0)
-    config = RISK_GRU.config(VOCABULARY.num_tokens)
+    config = RISK_GRU.config(VOCABULARY, None)
     trained = Trained("risk_gru", config, RISK_GRU.build(config).state_dict(), VOCABULARY, RISK_GRU.form)
     store = str(tmp_path_factory.mktemp("models"))
     saved = checkpoints.save(store, trained, {}, {}, {})
@@ -60,7 +60,8 @@ def registered(tmp_path_factory):
 @pytest.fixture
 def scorer(registered):
     _, folder, sha256 = registered
-    return Scorer(RISK_GRU, sha256, partial(checkpoints.load, folder, sha256), batch_rows=100)
+    small = dataclasses.replace(RISK_GRU, batch_rows=100)
+    return Scorer(small, sha256, partial(checkpoints.load, folder, sha256))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def expected(registered):
     )
     sequences = sequences_of(batch, VOCABULARY)
     scores = predict(RISK_GRU, trained.config, model, sequences, 256)
-    return dict(zip(sequences.patient_ids.tolist(), scores.tolist(), strict=True))
+    return dict(zip(sequences.ids.tolist(), scores.tolist(), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +97,12 @@ def score(spark, path, scorer):
 def test_every_patient_is_scored_once_and_as_without_spark(spark, table, scorer, expected):
     rows = score(spark, table, scorer).collect()
     assert len(rows) == 900
-    assert {row.patient_id: row.score for row in rows} == pytest.approx(expected, abs=1e-6)
+    assert {row.row_id: row.score for row in rows} == pytest.approx(expected, abs=1e-6)
     assert {row.device for row in rows} == {"cpu"}
 
 
 def test_the_same_plan_gives_the_same_bits(spark, table, scorer):
-    first, again = ({row.patient_id: row.score for row in score(spark, table, scorer).collect()} for _ in range(2))
+    first, again = ({row.row_id: row.score for row in score(spark, table, scorer).collect()} for _ in range(2))
     assert first == again
 
 
@@ -139,9 +140,9 @@ def test_a_pinned_plan_outlives_a_rewrite_of_the_table_and_stops_where_its_files
     shards = shard_frame(spark, plan(pin(spark, path, DAY, list(RISK_GRU.columns)).files, 1000))
     DeltaTable.forPath(spark, path).optimize().executeCompaction()
     rows = shards.mapInArrow(scorer, SCORED).collect()
-    assert {row.patient_id: row.score for row in rows} == pytest.approx(expected, abs=1e-6)
+    assert {row.row_id: row.score for row in rows} == pytest.approx(expected, abs=1e-6)
     again = score(spark, path, scorer).collect()
-    assert {row.patient_id: row.score for row in again} == pytest.approx(expected, abs=1e-6)
+    assert {row.row_id: row.score for row in again} == pytest.approx(expected, abs=1e-6)
     spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
     try:
         DeltaTable.forPath(spark, path).vacuum(0)
@@ -166,7 +167,7 @@ def faulty(spark, tmp_path):
 
 
 def test_a_patient_that_cannot_be_encoded_gets_a_code_and_the_others_their_scores(spark, faulty, scorer, expected):
-    rows = {row.patient_id: row for row in score(spark, faulty, scorer).collect()}
+    rows = {row.row_id: row for row in score(spark, faulty, scorer).collect()}
     assert {patient: row.code for patient, row in rows.items() if row.code} == {"p00003": "RAGGED", "p00007": "EMPTY"}
     assert all((row.score is None) == (row.code is not None) == (row.device is None) for row in rows.values())
     known = {patient: row.score for patient, row in rows.items() if row.code is None}
@@ -186,7 +187,10 @@ def test_rows_fit_the_contract(spark):
     scored = spark.createDataFrame([("p1", 0.25, None, "cpu"), ("p2", None, "EMPTY", None)], SCORED)
     stored = staged(scored, date(2026, 1, 31), "risk_gru", 0, 7).withColumn("run_id", F.lit("r"))
     stored = contracts.conform(stored, "ops.scored")
-    scores, errors = (rows(stored, "ab").withColumn("run_id", F.lit("r")) for rows in (score_rows, error_rows))
+    scores, errors = (
+        rows.withColumn("run_id", F.lit("r"))
+        for rows in (score_rows(stored, "patient_id", "ab"), error_rows(stored, "ab"))
+    )
     (row,) = contracts.conform(scores, "gold.score").collect()
     assert row[:7] == (date(2026, 1, 31), "risk_gru", "p1", 0.25, "ab", 7, "cpu")
     (row,) = contracts.conform(errors, "gold.score_error").collect()

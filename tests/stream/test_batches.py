@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from medpipe.errors import ContractError
-from medpipe.stream.batches import Sequences, buckets, concatenate, flat, pad, ragged, sequences_of, take
+from medpipe.stream.batches import Sequences, buckets, flat, pad, ragged, sequences_of
 from medpipe.stream.tokens import vocabulary_of
 
 NAN = float("nan")
@@ -45,7 +45,7 @@ def test_a_slice_of_a_batch_has_its_own_rows_only():
 
 def test_an_empty_batch_is_no_patient():
     read = sequences_of(batch([], [], []), VOCABULARY)
-    assert len(read.patient_ids) == 0 and read.offsets.tolist() == [0]
+    assert len(read.ids) == 0 and read.offsets.tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_history_without_events_is_refused():
 
 def test_histories_are_encoded():
     read = sequences_of(batch([[10, 20], [99]], [[900, 3], [4]], [[NAN, 1.5], [2.0]]), VOCABULARY)
-    assert read.patient_ids.tolist() == ["p0", "p1"]
+    assert read.ids.tolist() == ["p0", "p1"]
     assert read.lengths.tolist() == [2, 1]
     assert read.tokens.tolist() == [2, 3, 1]
     assert read.days_before.tolist() == [900, 3, 4]
@@ -108,15 +108,14 @@ def test_of_a_long_history_the_birth_and_the_latest_events_stay():
 
 def test_patients_taken_and_put_together_keep_their_events():
     all_of_them = sequences(3, 1, 2)
-    again = concatenate([take(all_of_them, np.array([2])), take(all_of_them, np.array([0, 1]))])
-    assert again.patient_ids.tolist() == ["p2", "p0", "p1"]
+    again = Sequences.concatenate([all_of_them.take(np.array([2])), all_of_them.take(np.array([0, 1]))])
+    assert again.ids.tolist() == ["p2", "p0", "p1"]
     assert again.offsets.tolist() == [0, 2, 5, 6]
     assert again.tokens.tolist() == [4, 5, 0, 1, 2, 3]
 
 
 def test_nobody_taken_is_nobody():
-    assert take(sequences(3, 1), np.empty(0, np.int64)).offsets.tolist() == [0]
-    assert concatenate([]).offsets.tolist() == [0]
+    assert sequences(3, 1).take(np.empty(0, np.int64)).offsets.tolist() == [0]
 
 
 def test_buckets_hold_every_row_once_shortest_first():

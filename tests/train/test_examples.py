@@ -51,9 +51,9 @@ def shards(folder, rows, num_files, row_group_size):
 def test_only_patients_with_a_label_are_read_and_each_keeps_its_own(tmp_path):
     rows = patients(60)
     examples = read_examples(shards(tmp_path, rows, 2, 7), RISK_GRU, VOCABULARY, max_patients=1000)
-    found = dict(zip(examples.sequences.patient_ids, zip(examples.labels, examples.splits, strict=True), strict=True))
+    found = dict(zip(examples.encoded.ids, zip(examples.labels, examples.splits, strict=True), strict=True))
     assert found == {row[0]: (row[1], row[2]) for row in rows if row[1] >= 0}
-    lengths = dict(zip(examples.sequences.patient_ids, examples.sequences.lengths, strict=True))
+    lengths = dict(zip(examples.encoded.ids, examples.encoded.lengths, strict=True))
     assert lengths == {row[0]: len(row[3]) for row in rows if row[1] >= 0}
 
 
@@ -61,9 +61,9 @@ def test_another_layout_of_the_files_gives_the_same_arrays(tmp_path):
     rows = patients(60)
     one = read_examples(shards(tmp_path, rows, 1, 60), RISK_GRU, VOCABULARY, max_patients=10)
     many = read_examples(shards(tmp_path, rows[::-1], 3, 4), RISK_GRU, VOCABULARY, max_patients=10)
-    assert one.sequences.patient_ids.tolist() == many.sequences.patient_ids.tolist()
+    assert one.encoded.ids.tolist() == many.encoded.ids.tolist()
     for name in ("offsets", "tokens", "days_before", "amounts"):
-        np.testing.assert_array_equal(getattr(one.sequences, name), getattr(many.sequences, name))
+        np.testing.assert_array_equal(getattr(one.encoded, name), getattr(many.encoded, name))
     np.testing.assert_array_equal(one.labels, many.labels)
 
 
@@ -74,7 +74,7 @@ def test_the_cap_holds_for_each_split(tmp_path):
 
 def test_a_split_with_one_label_only_is_refused(tmp_path):
     rows = [row for row in patients(60) if row[2] == "train" or row[1] == 0]
-    said = "NO_EXAMPLES: split tune has 8 labelled patients, 0 with the outcome; .* raise cohort.lag_days"
+    said = "NO_EXAMPLES: gold.sequence: split tune has 8 labelled rows, 0 with the outcome; .* raise cohort.lag_days"
     with pytest.raises(DataError, match=said):
         read_examples(shards(tmp_path, rows, 1, 60), RISK_GRU, VOCABULARY, max_patients=1000)
 

@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -6,8 +7,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from medpipe.errors import UsageError
+from medpipe.models.sequence import SequenceConfig
 from medpipe.recipes import RISK_GRU, predict
-from medpipe.stream.batches import Sequences, take
+from medpipe.stream.batches import Sequences
 from medpipe.train import loop
 from medpipe.train.examples import Examples, hash_order
 from medpipe.train.loop import fit
@@ -31,10 +33,10 @@ def order_matters(count, seed=0):
     sequences = Sequences(ids, offsets, tokens, days, np.full(len(tokens), np.nan, np.float32))
     splits = np.array((["train"] * 3 + ["tune"]) * (count // 4), object)
     order = hash_order(ids, "examples")
-    return Examples(take(sequences, order), labels[order], splits[order])
+    return Examples(sequences.take(order), labels[order], splits[order])
 
 
-CONFIG = RISK_GRU.config(5) | {"hidden_dim": 8, "embedding_dim": 4}
+CONFIG = asdict(SequenceConfig(num_tokens=5, hidden_dim=8, embedding_dim=4))
 
 
 def same(one, other):
@@ -48,7 +50,7 @@ def test_it_learns_what_counts_cannot_tell(tmp_path):
     model = RISK_GRU.build(CONFIG)
     model.load_state_dict(fitted.weights)
     rows = examples.rows("tune")
-    scores = predict(RISK_GRU, CONFIG, model, take(examples.sequences, rows), 256)
+    scores = predict(RISK_GRU, CONFIG, model, examples.encoded.take(rows), 256)
     assert roc_auc_score(examples.labels[rows], scores) > 0.78  # the best possible is 0.85
     assert fitted.metrics["tune_log_loss"] == min(fitted.history)
 

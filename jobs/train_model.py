@@ -1,4 +1,4 @@
-"""Train a candidate of a risk model on the fit cohort of --as-of, measure it on the test split, register it."""
+"""Train a candidate of a recipe's model on the fit rows of --as-of, measure it on the test split, register it."""
 
 import json
 import shutil
@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 from pyspark.sql import DataFrame
+from scipy.sparse import csr_matrix
 
 from medpipe import checkpoints, job, recipes
-from medpipe.evaluate.baselines import count_inputs, logistic_counts
+from medpipe.evaluate.baselines import count_inputs, logistic, pixel_inputs
 from medpipe.evaluate.classification import Bootstrap, Metric, differences, evaluate
 from medpipe.features.sequences import BIRTH
 from medpipe.features.vocabulary import vocabulary
 from medpipe.recipes import Trained
 from medpipe.score import forms
-from medpipe.stream.batches import take
+from medpipe.stream.batches import Encoded
 from medpipe.stream.shards import plan
 from medpipe.stream.tokens import Vocabulary, vocabulary_of
 from medpipe.train.examples import Examples, read_examples
@@ -25,29 +26,37 @@ from medpipe.train.loop import fit
 from medpipe.train.settings import TrainSettings
 
 SHARD_ROWS = 65_536
-# Patients on whom the forms of a model are timed.
-SAMPLE = 1024
+# Rows on which the forms of a model are timed.
+SAMPLE = 512
+
+
+def features(options: dict) -> dict:
+    """The table of the recipe, and what its vocabulary is learned from."""
+    table = recipes.named(options["recipe"]).table
+    return {table: {"role": "fit"}} | ({"silver.event": {}} if table == "gold.sequence" else {})
 
 
 @job.step(
-    reads={"gold.sequence": {"role": "fit"}, "silver.event": {}},
+    reads=features,
     writes=("gold.vocabulary", "ops.model", "gold.model_metric"),
     settings=("train",),
     options=(job.RECIPE,),
 )
 def main(run: job.Run) -> None:
     lake, recipe, settings = run.lake, recipes.named(run.options["recipe"]), run.settings.train
-    known = learn_vocabulary(run, recipe.name, settings.max_tokens)
+    has_concepts = recipe.table == "gold.sequence"
+    known = learn_vocabulary(run, recipe.name, settings.max_tokens) if has_concepts else None
     where = {"as_of": run.as_of, "role": "fit"}
     snapshot = lake.shards(recipe.table, where, [*recipe.columns, "label", "split"])
     examples = read_examples(plan(snapshot.files, SHARD_ROWS), recipe, known, settings.max_patients)
-    config, folder = recipe.config(known.num_tokens), training_folder(lake.root, run.run_id)
+    config, folder = recipe.config(known, examples.encoded), training_folder(lake.root, run.run_id)
     fitted = fit(recipe, config, examples, settings, folder)
     trained = Trained(recipe.name, config, fitted.weights, known, recipe.form)
     rows, num_patients = measured(recipe, trained, examples, settings)
-    sample = take(examples.sequences, np.arange(min(SAMPLE, len(examples.labels))))
+    sample = examples.encoded.take(np.arange(min(SAMPLE, len(examples.labels))))
     trained = replace(trained, form=forms.choose(recipe, trained, sample))
-    data = {recipe.table: snapshot.version, "gold.vocabulary": lake.version("gold.vocabulary")}
+    data = {recipe.table: snapshot.version}
+    data |= {"gold.vocabulary": lake.version("gold.vocabulary")} if has_concepts else {}
     saved = checkpoints.save(f"{lake.root}/models", trained, asdict(settings), fitted.metrics, data)
     lake.append(model_rows(run, saved), "ops.model")
     lake.replace(metric_rows(run, rows, num_patients), "gold.model_metric", where=run.partition)
@@ -69,22 +78,24 @@ def learn_vocabulary(run: job.Run, recipe: str, max_tokens: int) -> Vocabulary:
 def measured(
     recipe: recipes.Recipe, trained: Trained, examples: Examples, settings: TrainSettings
 ) -> tuple[list[tuple[str, Metric]], int]:
-    """(model, metric) of the model, of logistic regression on counts and of their difference; patients measured."""
+    """(model, metric) of the model, of logistic regression and of their difference; rows measured."""
     model = recipes.ready(recipe, trained)
     train, tune, test = (examples.rows(split) for split in ("train", "tune", "test"))
     labels, bootstrap = examples.labels[test], Bootstrap(settings.num_draws, settings.seed)
-    scores = recipes.predict(recipe, trained.config, model, take(examples.sequences, test), trained.form.batch_size)
-    inputs = count_inputs(
-        examples.sequences.offsets,
-        examples.sequences.tokens,
-        examples.sequences.days_before,
-        trained.vocabulary.num_tokens,
-    )
-    baseline = logistic_counts(inputs, examples.labels, train, tune)[test]
+    scores = recipes.predict(recipe, trained.config, model, examples.encoded.take(test), trained.form.batch_size)
+    name, inputs = plain_inputs(examples.encoded, trained.vocabulary)
+    baseline = logistic(inputs, examples.labels, train, tune)[test]
     rows = [(recipe.name, metric) for metric in evaluate(labels, scores, bootstrap)]
-    rows += [("logistic_counts", metric) for metric in evaluate(labels, baseline, bootstrap)]
-    rows += [(recipe.name, m) for m in differences(labels, scores, baseline, "logistic_counts", bootstrap)]
+    rows += [(name, metric) for metric in evaluate(labels, baseline, bootstrap)]
+    rows += [(recipe.name, m) for m in differences(labels, scores, baseline, name, bootstrap)]
     return rows, len(test)
+
+
+def plain_inputs(encoded: Encoded, vocabulary: Vocabulary | None) -> tuple[str, np.ndarray | csr_matrix]:
+    """What the model is measured against: the name in gold.model_metric, and the inputs of logistic regression."""
+    if vocabulary is None:
+        return "logistic_pixels", pixel_inputs(encoded.pixels)
+    return "logistic_counts", count_inputs(encoded.offsets, encoded.tokens, encoded.days_before, vocabulary.num_tokens)
 
 
 def model_rows(run: job.Run, saved: checkpoints.Checkpoint) -> DataFrame:
