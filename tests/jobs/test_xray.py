@@ -31,10 +31,13 @@ def scored(spark, shared_data, tmp_path_factory):
     """The workplace after training, promotion and scoring, and the truth: image_id -> label."""
     images = np.load(shared_data / "img_pneumoniamnist" / "pneumoniamnist_train_val.npz")
     held_out = rows(images["val_images"], images["val_labels"], "v", "test")
-    # Half of what there is to learn from: enough to tell.
-    learned = rows(images["train_images"][::2], images["train_labels"][::2], "t")
+    learned = rows(images["train_images"], images["train_labels"], "t")
     root = str(tmp_path_factory.mktemp("xray") / "lake")
-    given = {"lake": root, "train": {"max_epochs": 3, "batch_size": 64, "num_draws": 20}, "score": {"shard_rows": 150}}
+    given = {
+        "lake": root,
+        "train": {"max_epochs": 3, "batch_size": 64, "num_draws": 20, "num_threads": 2},
+        "score": {"shard_rows": 150},
+    }
     configured = settings.load(None, given)
     lake = Lake(spark, configured.lake, configured.phi_root)
     for role, found in (("fit", learned + held_out), ("apply", held_out)):
