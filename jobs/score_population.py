@@ -71,7 +71,7 @@ def stage(run: job.Run, recipe: Recipe, model: Row, snapshot: Snapshot) -> None:
         group = shards[start : start + settings.tasks_per_part]
         scored = shard_frame(lake.spark, group).mapInArrow(scorer, SCORED, profile=profile)
         rows = staged(scored, run.as_of, recipe.name, part, snapshot.version)
-        stored = lake.replace(rows, "ops.scored", where=run.partition | {"part": part})
+        stored = lake.replace(rows, "ops.scored", where=place_of(run, snapshot) | {"part": part})
         num_planned = sum(shard.num_rows for shard in group)
         if stored.num_rows != num_planned:
             raise DataError(
@@ -81,8 +81,12 @@ def stage(run: job.Run, recipe: Recipe, model: Row, snapshot: Snapshot) -> None:
 
 def staged_of(run: job.Run, snapshot: Snapshot) -> DataFrame:
     """What this run has put into ops.scored from the files of the snapshot."""
-    rows = run.lake.read("ops.scored", where=run.partition)
-    return rows.where((F.col("run_id") == run.run_id) & (F.col("feature_version") == snapshot.version))
+    return run.lake.read("ops.scored", where=place_of(run, snapshot)).where(F.col("run_id") == run.run_id)
+
+
+def place_of(run: job.Run, snapshot: Snapshot) -> dict:
+    """Where the parts of one plan lie: after an OPTIMIZE the files, and with them the parts, are others."""
+    return run.partition | {"feature_version": snapshot.version}
 
 
 def require_few_errors(run: job.Run, scored: DataFrame, num_rows: int) -> None:

@@ -55,6 +55,23 @@ def test_a_killed_scoring_goes_on_after_the_parts_it_has_stored(found, spark, tm
     assert nights.content(lakes[0], "ops.scored") == []
 
 
+def test_a_killed_scoring_is_run_again_on_the_files_an_optimize_has_left(found, spark, after_second_night):
+    def die(hook):
+        if hook == "after ops.scored 1":
+            raise KeyboardInterrupt
+
+    with crashes.hooked(die), pytest.raises(KeyboardInterrupt):
+        workplace(found, spark, tasks_per_part=1).run(score_population.main)
+    rewrite(found, spark, num_files=2)
+    (done,) = workplace(found, spark, tasks_per_part=1).run(score_population.main)
+    lakes = [n.workplace(spark, n.as_ofs[1]).lake.for_run("") for n in (found, after_second_night)]
+    found_scores, expected = (
+        {row.patient_id: row.score for row in lake.read("gold.score", found.as_ofs[1]).collect()} for lake in lakes
+    )
+    assert found_scores == pytest.approx(expected, abs=1e-6) and done.num_rows == len(expected)
+    assert nights.content(lakes[0], "ops.scored") == []
+
+
 def test_patients_without_a_score_are_told_and_counted(found, spark):
     first = "patient_id = (select min(patient_id) from {rows} where as_of = (select max(as_of) from {rows}))"
     rewrite(found, spark, lambda rows: spark.sql(CUT.format(broken=first), rows=rows))
