@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medpipe.errors import UsageError
-from medpipe.models.cnn import ImageClassifier, ImageConfig, fused
+from medpipe.models.cnn import ImageClassifier, ImageConfig, channels_last, fused
 from medpipe.models.sequence import FoldedSequenceClassifier, SequenceClassifier, SequenceConfig
 from medpipe.stream.batches import Encoded, Sequences, buckets, pad, sequence_faults, sequences_of
 from medpipe.stream.images import Images, image_faults, images_of
@@ -194,7 +194,7 @@ XRAY_CNN = Recipe(
     read=images_without_concepts,
     inputs=image_inputs,
     scores=probabilities,
-    forms={"eager": unchanged, "fused": fused},
+    forms={"eager": unchanged, "fused": fused, "channels_last": channels_last},
     batch_sizes=(8, 16, 32, 64, 128),
     form=Form("eager", 32),
 )
