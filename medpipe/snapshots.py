@@ -18,6 +18,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType
 
 from medpipe.errors import ContractError, DataError
 from medpipe.stream.shards import Shard, ShardFile
@@ -117,9 +118,12 @@ def _logged(path: str, frame: DataFrame, columns: list[str]) -> dict[str, tuple[
     """Decoded URL -> (bytes by the log, rows by Spark, which applies all that Delta knows).
 
     Spark reads every page of the columns and compares its CRC: pyarrow 14 cannot, and a flipped bit in a dictionary of
-    concepts is another concept to it, not an error. The hash is there to be computed, so that no column is left out.
+    concepts is another concept to it, not an error. The hash is there to be computed, so that no column is left out;
+    of a list its size, for which all of it is read: elements would double the cost.
     """
-    read = F.bit_xor(F.xxhash64(*columns)).alias("read")
+    types = {column: frame.schema[column].dataType for column in columns}
+    values = [F.size(name) if isinstance(kind, ArrayType) else F.col(name) for name, kind in types.items()]
+    read = F.bit_xor(F.xxhash64(*values)).alias("read")
     counted = frame.groupBy("_metadata.file_path", "_metadata.file_size").agg(F.count("*").alias("count"), read)
     try:
         rows = counted.collect()

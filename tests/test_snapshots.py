@@ -133,6 +133,26 @@ def test_a_file_that_is_not_the_one_written_is_refused(spark, write):
         pin(spark, path, DAY, COLUMNS)
 
 
+def test_a_changed_bit_in_any_page_of_a_column_that_is_read_is_refused(spark, tmp_path):
+    rows = spark.range(4000).selectExpr("concat('p', id % 50) as patient_id", "array(id % 7, id % 300) as concepts")
+    rows = rows.selectExpr("*", f"DATE'{DAY['as_of']}' as as_of", f"'{DAY['role']}' as role").coalesce(1)
+    pages = rows.write.format("delta").option("parquet.page.row.count.limit", "1000")
+    pages.partitionBy("as_of", "role").save(str(tmp_path / "table"))
+    file = local(pin(spark, str(tmp_path / "table"), DAY, COLUMNS).files[0])
+    os.remove(os.path.join(os.path.dirname(file), f".{os.path.basename(file)}.crc"))
+    with open(file, "rb") as source:
+        content = source.read()
+    group = pq.read_metadata(file).row_group(0)
+    for chunk in (group.column(index) for index in range(2)):
+        end = chunk.dictionary_page_offset + chunk.total_compressed_size
+        # The last byte of the dictionary, of the last page, and one between.
+        for place in (chunk.data_page_offset - 1, (chunk.data_page_offset + end) // 2, end - 1):
+            with open(file, "wb") as damaged:
+                damaged.write(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+            with pytest.raises(DataError, match="FILE_UNREADABLE"):
+                pin(spark, str(tmp_path / "table"), DAY, COLUMNS)
+
+
 def test_a_missing_file_is_refused(spark, write):
     path = write(["p1"])
     os.remove(local(pin(spark, path, DAY, COLUMNS).files[0]))
