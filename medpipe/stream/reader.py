@@ -29,6 +29,8 @@ from medpipe.errors import ContractError, DataError, MissingEnvironmentError
 
 # Batches waiting for the model: enough to overlap, little enough to keep a task's memory flat.
 MAX_WAITING_BATCHES = 5
+# Read of a column at a time. Without it pyarrow 14 takes whole column chunks into memory, with memory_map=True as well.
+READ_BYTES = 1 << 18
 
 
 def read(url: str, row_groups: Sequence[int], columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -98,12 +100,12 @@ class _Store(DaskFileSystem):
 
 @contextmanager
 def _parquet(files: FileSystem, path: str) -> Iterator[pq.ParquetFile]:
-    """The open file. A local one is mapped: its pages are the buffers, nothing is read twice."""
+    """The open file. Of a local one no more than a few pages are in memory, however large its row groups are."""
     if isinstance(files, _Store):
         with files.open(path) as source, pq.ParquetFile(source, pre_buffer=True) as file:
             yield file
     else:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with pq.ParquetFile(path, buffer_size=READ_BYTES) as file:
             yield file
 
 

@@ -164,3 +164,12 @@ def test_a_file_on_another_store_is_read_as_a_local_one(write):
 def test_a_store_without_its_package_is_told_with_the_remedy():
     with pytest.raises(MissingEnvironmentError, match="NO_FILESYSTEM: nowhere://bucket/part.parquet: Protocol"):
         list(read("nowhere://bucket/part.parquet", [0], ["patient_id"], 10))
+
+
+def test_memory_does_not_grow_with_a_row_group(tmp_path):
+    rows = [np.random.default_rng(i).bytes(4096) for i in range(8000)]
+    pq.write_table(pa.table({"pixels": rows}), tmp_path / "large.parquet", use_dictionary=False)
+    del rows
+    before = pa.total_allocated_bytes()
+    grown = [pa.total_allocated_bytes() - before for _ in read(str(tmp_path / "large.parquet"), [0], ["pixels"], 64)]
+    assert len(grown) == 125 and max(grown) < 8 << 20  # of 32 MiB
