@@ -18,33 +18,25 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import date
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
-from medpipe import checkpoints, job, ledger, recipes, settings
-from medpipe.jobs import score_population
-from medpipe.recipes import RISK_GRU, XRAY_CNN, Recipe, Trained
-from medpipe.score import forms
-from medpipe.score.scorer import SCORED, Scorer
-from medpipe.score.settings import ScoreSettings
+from medpipe import recipes
+from medpipe.score.scorer import Scorer
 from medpipe.session import open_session
 from medpipe.snapshots import shard_frame
-from medpipe.stream.reader import local_path, read
-from medpipe.stream.shards import Shard, plan
-from medpipe.stream.tokens import vocabulary_of
-from medpipe.tables import Lake
+from medpipe.stream.shards import Shard
 from tests.bench import scoring_peers as peers
-from tests.bench.scoring_data import NUM_CODES, SIDE, VECTOR_MLP, WIDTH, gold
+from tests.bench.scoring_data import gold
+from tests.bench.scoring_lake import KINDS, Bench, scores
 
-AS_OF = date(2026, 1, 31)
+FILES = 8
 PEERS = {
     "predict_batch_udf": peers.predict_udf,
     "mapInPandas": peers.map_in_pandas,
@@ -54,93 +46,18 @@ PEERS = {
 }
 BEST_OF = ("mapInPandas", "mapInArrow", "petastorm reader", "petastorm converter")
 MAX_DIFFERENCE = 1e-5
+LIMIT_SECONDS = 3.0
 
 
-# kind of data -> recipe, what peers read beside the row's name, elements in each, rows held in memory for the limit.
-KINDS = {
-    "vectors": (VECTOR_MLP, peers.vector_tensors, {"amounts": WIDTH}, 32_768),
-    "events": (
-        RISK_GRU,
-        peers.event_tensors,
-        {"concepts": WIDTH, "days_before": WIDTH, "amounts": WIDTH},
-        2_048,
-    ),
-    "image": (XRAY_CNN, peers.pixel_tensors, {"pixels": SIDE * SIDE}, 512),
-}
+class Rate(NamedTuple):
+    """Rows a second, and rows a second of CPU, which other work on the machine disturbs less."""
+
+    wall: float
+    cpu: float
 
 
-@dataclass
-class Bench:
-    """A lake with one table to score and a promoted model with random weights."""
-
-    lake: Lake
-    work: peers.Work
-    num_rows: int
-    limit_rows: int
-    num_jobs: int = 0
-
-    @classmethod
-    def make(cls, spark: SparkSession, root: str, kind: str, num_rows: int) -> "Bench":
-        recipe, tensors, columns, limit_rows = KINDS[kind]
-        lake, where = Lake(spark, root, f"{root}-phi"), {"as_of": AS_OF, "role": "apply"}
-        rows = gold(spark, kind, num_rows).withColumns({name: F.lit(value) for name, value in where.items()})
-        lake.for_run("bench").replace(rows, recipe.table, where=where)
-        urls = tuple(sorted(lake.read(recipe.table).inputFiles()))
-        saved = registered(lake, recipe, urls[0])
-        load = partial(checkpoints.load, f"{root}/models/{saved.folder}", saved.sha256)
-        names = recipe.columns[0], *columns
-        work = peers.Work(recipe, load, tensors, names, tuple(columns.values()), lake.path(recipe.table), urls)
-        print(f"\n{recipe.name}: {num_rows:,} rows in {len(urls)} files; form {load().form}", flush=True)
-        return cls(lake, work, num_rows, limit_rows)
-
-    def job(self) -> None:
-        """Runs the whole job as if it had never run."""
-        self.num_jobs += 1
-        # Another setting that changes nothing is another run_id: else the job would find its own commits.
-        told = {"lake": self.lake.root, "score": {"max_error_ratio": 0.01 + self.num_jobs / 1e6}}
-        work = job.Workplace(self.lake, settings.load(None, told), AS_OF, ledger.Ledger.open(self.lake))
-        work.ledger.entries.clear()
-        work.run(score_population.main, recipe=self.work.recipe.name)
-
-    def published(self) -> np.ndarray:
-        """Scores of the last job, by the rows' numbers."""
-        urls = self.lake.for_run("").read(self.work.recipe.scores_table).inputFiles()
-        return scores([local_path(url) for url in urls], self.work.recipe.columns[0], self.num_rows)
-
-    def guard(self) -> list[Shard]:
-        where = {"as_of": AS_OF, "role": "apply"}
-        snapshot = self.lake.for_run("").shards(self.work.recipe.table, where, list(self.work.recipe.columns))
-        return plan(snapshot.files, ScoreSettings().shard_rows)
-
-    def scorer(self) -> Scorer:
-        return Scorer(self.work.recipe, self.work.load.args[1], self.work.load, "cpu")
-
-    def score(self, shards: list[Shard], out: str) -> None:
-        rows = shard_frame(self.lake.spark, shards).mapInArrow(self.scorer(), SCORED)
-        peers.write(rows.select(F.col("row_id").alias("id"), "score"), out)
-
-
-def registered(lake: Lake, recipe: Recipe, url: str) -> checkpoints.Checkpoint:
-    """A model as train_model and promote_model leave one; the form is chosen on the table's first rows."""
-    torch.manual_seed(0)
-    has_concepts = recipe.table == "gold.sequence"
-    codes = np.arange(NUM_CODES)
-    known = vocabulary_of(codes, codes + 2, np.zeros(NUM_CODES), np.ones(NUM_CODES)) if has_concepts else None
-    sample = recipe.read(next(read(url, [0], recipe.columns, 512)), known)
-    config = recipe.config(known, sample)
-    trained = Trained(recipe.name, config, recipe.build(config).state_dict(), known, recipe.form)
-    saved = checkpoints.save(
-        f"{lake.root}/models", replace(trained, form=forms.choose(recipe, trained, sample)), {}, {}, {}
-    )
-    row = (recipe.name, saved.sha256, AS_OF, "current", AS_OF, 1, f"models/{saved.folder}", "{}", "{}", "{}")
-    columns = "recipe string, model_sha256 string, as_of date, status string, effective_from date, sequence long"
-    frame = lake.spark.createDataFrame([row], f"{columns}, path string, config string, metrics string, data string")
-    lake.for_run("bench").append(frame, "ops.model")
-    return saved
-
-
-def compare(bench: Bench, pool: ProcessPoolExecutor, names: tuple[str, ...], folder: str, repetitions: int) -> dict:
-    """Rows a second of each contender, best of the repetitions; all of them give the same scores."""
+def compare(bench: Bench, pool: ProcessPoolExecutor, names: tuple[str, ...], repetitions: int) -> dict[str, Rate]:
+    """Of each contender the best of the repetitions; all of them give the same scores."""
     spark, work, shards = bench.lake.spark, bench.work, bench.guard()
     cases: dict[str, Callable[[str], None]] = {
         "plain torch": lambda out: peers.plain_torch(pool, work, out),
@@ -149,29 +66,28 @@ def compare(bench: Bench, pool: ProcessPoolExecutor, names: tuple[str, ...], fol
         "medpipe guard": lambda out: bench.guard(),
     }
     cases |= {name: partial(lambda peer, out: peer(spark, work, out), PEERS[name]) for name in names}
-    seconds, limits, expected = {name: [] for name in cases}, [], None
+    found: dict[str, list[Rate]] = {name: [] for name in ["limit", *cases]}
+    expected = None
     for repetition in range(repetitions):
-        limits.append(peers.limit(pool, work, bench.limit_rows, 2.0))
+        found["limit"].append(Rate(*peers.limit(pool, work, bench.limit_rows, LIMIT_SECONDS)))
         for name, case in cases.items():
-            out = f"{folder}/out/{name.replace(' ', '_')}"
-            began = time.perf_counter()
+            out = f"{bench.lake.root}/out/{name.replace(' ', '_')}"
+            began, began_cpu = time.perf_counter(), cpu_seconds()
             case(out)
-            seconds[name].append(time.perf_counter() - began)
+            wall, cpu = time.perf_counter() - began, cpu_seconds() - began_cpu
+            found[name].append(Rate(bench.num_rows / wall, bench.num_rows / cpu))
             if repetition == 0 and name != "medpipe guard":
-                found = bench.published() if name == "medpipe job" else scores(out, "id", bench.num_rows)
-                expected = found if expected is None else expected
-                require_equal(name, found, expected)
-    rates = {name: bench.num_rows / min(found) for name, found in seconds.items()}
-    return rates | {"limit": max(wall for wall, _ in limits), "limit per CPU": max(cpu for _, cpu in limits)}
+                given = bench.published() if name == "medpipe job" else scores(out, "id", bench.num_rows)
+                expected = given if expected is None else expected
+                require_equal(name, given, expected)
+    return {name: Rate(*(max(values) for values in zip(*rates, strict=True))) for name, rates in found.items()}
 
 
-def scores(place: str | list[str], name: str, num_rows: int) -> np.ndarray:
-    """Scores by the rows' numbers, float32 (num_rows,), from a folder or from files; NaN where rows are too few."""
-    table = pq.ParquetDataset(place, partitioning=None).read([name, "score"])
-    found = np.full(num_rows, np.nan, np.float32)
-    if table.num_rows == num_rows:
-        found[table.column(name).to_pandas().str.lstrip("p").astype(np.int64)] = table.column("score").to_numpy()
-    return found
+def cpu_seconds() -> float:
+    """Of this process and all below it: the JVM, the workers, the pool."""
+    me = psutil.Process()
+    times = [process.cpu_times() for process in (me, *me.children(recursive=True)) if process.is_running()]
+    return sum(time.user + time.system for time in times)
 
 
 def require_equal(name: str, found: np.ndarray, expected: np.ndarray) -> None:
@@ -181,22 +97,27 @@ def require_equal(name: str, found: np.ndarray, expected: np.ndarray) -> None:
         sys.exit(f"{name}: scores differ by {difference} (nan: rows are missing); expected at most {MAX_DIFFERENCE}")
 
 
-def told(what: str, found: float, demand: float, at_most: bool = False) -> None:
+def told(what: str, found: float, demand: float, more: str = "", at_most: bool = False) -> None:
     """One figure beside its demand; 0: none is made."""
     is_met = found <= demand if at_most else found >= demand
     verdict = f"   demand {demand:.2f}: {'met' if is_met else 'MISSED'}" if demand else ""
-    print(f"    {what:<70} {found:8.2f}{verdict}", flush=True)
+    print(f"    {what:<66} {found:8.2f}{more}{verdict}", flush=True)
 
 
-def report(rates: dict, demands: dict[str, float]) -> None:
-    """The contenders' rows a second, then medpipe against what it is asked to beat."""
-    for name, rate in sorted(rates.items(), key=lambda pair: -pair[1]):
-        print(f"  {name:<22} {rate:14,.0f} rows/s   {rate / rates['limit']:7.3f} of the limit", flush=True)
-    best = max((rates[name] for name in BEST_OF if name in rates), default=0)
-    against = rates | ({"best of the others": best} if best else {})
+def report(rates: dict[str, Rate], demands: dict[str, float]) -> None:
+    """The contenders' rates, then medpipe over what it is asked to beat."""
+    limit = rates["limit"]
+    print(f"  {'':<22} {'rows/s':>12} {'of limit':>9} {'rows/CPU s':>12} {'of limit':>9}")
+    for name, rate in sorted(rates.items(), key=lambda pair: -pair[1].wall):
+        shares = rate.wall / limit.wall, rate.cpu / limit.cpu
+        print(f"  {name:<22} {rate.wall:12,.0f} {shares[0]:9.3f} {rate.cpu:12,.0f} {shares[1]:9.3f}")
+    others = [rates[name] for name in BEST_OF if name in rates]
+    best = {"best of the others": Rate(*(max(values) for values in zip(*others, strict=True)))} if others else {}
     for ours in ("medpipe job", "medpipe scorer"):
         for other, demand in demands.items():
-            told(f"{ours} / {other}", rates[ours] / against[other], demand)
+            them = (rates | best)[other]
+            in_cpu = f"   (by CPU {rates[ours].cpu / them.cpu:5.2f})"
+            told(f"{ours} / {other}", rates[ours].wall / them.wall, demand, in_cpu)
 
 
 def small_job(bench: Bench, pool: ProcessPoolExecutor, repetitions: int) -> None:
@@ -207,7 +128,7 @@ def small_job(bench: Bench, pool: ProcessPoolExecutor, repetitions: int) -> None
         began = time.perf_counter()
         bench.job()
         found.append(time.perf_counter() - began)
-    own = bench.num_rows / peers.limit(pool, bench.work, bench.limit_rows, 2.0)[0]
+    own = bench.num_rows / peers.limit(pool, bench.work, bench.limit_rows, LIMIT_SECONDS)[0]
     told(f"s over the model's own {own:.2f} s, {bench.num_rows:,} rows", min(found) - own, 5.0, at_most=True)
 
 
@@ -253,13 +174,13 @@ PARTS = (*SPEED, "small", "memory")
 def run(part: str, spark: SparkSession, pool: ProcessPoolExecutor, folder: str, args: argparse.Namespace) -> None:
     if part in SPEED:
         kind, num_rows, names, demands = SPEED[part]
-        bench = Bench.make(spark, f"{folder}/{part}", kind, int(num_rows * args.rows_scale))
-        report(compare(bench, pool, names, folder, args.repetitions), demands)
+        bench = Bench.make(spark, f"{folder}/{part}", kind, int(num_rows * args.rows_scale), FILES)
+        report(compare(bench, pool, names, args.repetitions), demands)
     elif part == "small":
-        small_job(Bench.make(spark, f"{folder}/small", "events", 20_000), pool, args.repetitions)
+        small_job(Bench.make(spark, f"{folder}/small", "events", 20_000, 2), pool, args.repetitions)
     else:
-        for kind, num_rows in (("vectors", 65_536), ("events", 8_192), ("image", 1_024)):
-            bench = Bench.make(spark, f"{folder}/memory-{kind}", kind, 2_000)
+        for kind, num_rows in (("vectors", 65_536), ("events", 32_768), ("image", 2_048)):
+            bench = Bench.make(spark, f"{folder}/memory-{kind}", kind, 2_000, 1)
             memory(bench, kind, max(1000, int(num_rows * min(1, args.rows_scale))), folder)
 
 

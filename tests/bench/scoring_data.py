@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from medpipe.recipes import Form, Recipe, probabilities, unchanged
 from medpipe.stream.batches import column_of, ragged
 
-FILES, WIDTH, NUM_CODES, SIDE = 8, 64, 2000, 64
+WIDTH, NUM_CODES, SIDE = 64, 2000, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ def drawn(kind: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBat
         yield pa.record_batch([names, *lists], ["patient_id", "concepts", "days_before", "amounts"])
 
 
-def gold(spark: SparkSession, kind: str, num_rows: int, num_files: int = FILES) -> DataFrame:
+def gold(spark: SparkSession, kind: str, num_rows: int, num_files: int) -> DataFrame:
     """Rows of gold.sequence or gold.image, without as_of and role."""
     numbers = spark.range(0, num_rows, 1, num_files)
     if kind == "image":
