@@ -184,6 +184,7 @@ class Workplace:
             self._record(step, run, target, "started", None, started)
         try:
             step.function(run)
+            run.lake.unstage()
         except Exception as raised:
             failure = raised_by_worker(raised) or raised
             code = failure.code if isinstance(failure, MedpipeError) else type(failure).__name__

@@ -18,8 +18,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import ArrayType, StructType
 
-from medpipe import contracts, snapshots
+from medpipe import contracts, staging
 from medpipe.errors import ConflictError, ContractError, DataError, UsageError
+from medpipe.snapshots import Snapshot
 
 PHI_ZONES = ("phi", "bronze")
 # Importing `captured` is what makes PySpark raise them; they have no base of their own.
@@ -45,6 +46,7 @@ class Lake:
         pinned: version and rows of the tables read so far: a run sees one version of each, or its own newest commit.
         inputs: the first version read of each table.
         written: the commits of this run, in order.
+        staged: folders for copies of what `shards` gave.
     """
 
     spark: SparkSession
@@ -55,6 +57,7 @@ class Lake:
     pinned: dict[str, tuple[int, DataFrame]] = field(default_factory=dict)
     inputs: dict[str, int] = field(default_factory=dict)
     written: list[Written] = field(default_factory=list)
+    staged: list[str] = field(default_factory=list)
 
     def for_run(self, run_id: str) -> "Lake":
         """The same lake with nothing pinned and nothing written, whose rows carry `run_id`."""
@@ -143,11 +146,22 @@ class Lake:
         writer = contracts.conform(frame, name).write.format("delta").mode("append")
         self._commit(name, lambda: writer.save(self.path(name)))
 
-    def shards(self, name: str, where: dict, columns: list[str]) -> snapshots.Snapshot:
-        """The pinned files of one partition, fit to be read without Spark; see snapshots.pin for what is refused."""
-        return snapshots.pin(
-            self.spark, self.path(name), {k: str(v) for k, v in where.items()}, columns, self.version(name)
+    def shards(self, name: str, where: dict, columns: list[str]) -> Snapshot:
+        """The files of one partition of a gold table, fit to be read without Spark; see staging.readable.
+
+        A copy stands until `unstage`, and for this run alone.
+        """
+        here = {column: str(value) for column, value in where.items()}
+        folder, version = f"{self.root}/ops/staged/{name}/{'.'.join(here.values())}", self.version(name)
+        self.staged.append(folder)
+        return staging.readable(
+            self.spark, self.path(name), f"{folder}/{self.run_id}-{version}", here, columns, version
         )
+
+    def unstage(self) -> None:
+        """Takes away the copies `shards` has made, and those that killed runs have left of the same partitions."""
+        for folder in self.staged:
+            staging.remove(folder)
 
     def count(self, name: str, where: dict) -> int:
         """Rows committed for a partition, counted afresh from the newest version."""

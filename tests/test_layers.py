@@ -32,6 +32,7 @@ EDGES = {
     "session",
     "settings",
     "snapshots",
+    "staging",
     "tables",
 }
 MAY_IMPORT = {
@@ -49,7 +50,8 @@ MAY_IMPORT = {
     "keys": {"errors"},
     "session": {"errors"},
     "snapshots": BASE | {"stream"},
-    "tables": BASE | {"snapshots"},
+    "staging": BASE | {"log", "snapshots"},
+    "tables": BASE | {"snapshots", "staging"},
     "ledger": BASE | {"tables"},
     "checkpoints": BASE | {"models", "recipes", "stream", "tables"},
     "recipes": BASE | {"models", "stream"},

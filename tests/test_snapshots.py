@@ -1,6 +1,7 @@
 import os
 from urllib.parse import unquote, urlsplit
 
+import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -83,11 +84,20 @@ def test_a_table_with_renamed_columns_is_refused(spark, write):
         pin(spark, path, DAY, ["person_id", "concepts"])
 
 
-def test_files_of_different_columns_are_refused(spark, write):
+def test_files_of_different_types_are_refused(spark, write):
+    path = write(["p1"])
+    values = {"patient_id": pa.array(["p2"], pa.large_string()), "concepts": [[1]], "role": [DAY["role"]]}
+    rows = pa.table(values).append_column("as_of", pa.array([DAY["as_of"]]).cast(pa.date32()))
+    deltalake.write_deltalake(path, rows, mode="append")
+    with pytest.raises(ContractError, match="FILES_DIFFER.*patient_id large_string.* / patient_id string"):
+        pin(spark, path, DAY, COLUMNS)
+
+
+def test_a_column_that_older_files_lack_is_full_of_nulls_there(spark, write):
     path = write(["p1"])
     rows = spark.sql(f"select 'p2' patient_id, array(1L) concepts, DATE'{DAY['as_of']}' as_of, 'apply' role, 5 label")
     rows.write.format("delta").mode("append").option("mergeSchema", "true").save(path)
-    with pytest.raises(ContractError, match="FILES_DIFFER.*a file lacks label"):
+    with pytest.raises(ContractError, match="NULLS.*1 nulls in label"):
         pin(spark, path, DAY, [*COLUMNS, "label"])
     assert pin(spark, path, DAY, COLUMNS).num_rows == 2
 

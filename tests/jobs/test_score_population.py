@@ -72,6 +72,33 @@ def test_a_killed_scoring_is_run_again_on_the_files_an_optimize_has_left(found, 
     assert nights.content(lakes[0], "ops.scored") == []
 
 
+def test_a_table_with_deletion_vectors_is_scored_from_a_copy_which_is_gone_afterwards(found, spark, after_second_night):
+    lake = found.workplace(spark, found.as_ofs[1]).lake
+    path, copies = lake.path("gold.sequence"), found.folder / "lake" / "ops" / "staged" / "gold.sequence"
+    patients = lake.for_run("").read("gold.sequence", found.as_ofs[1], {"role": "apply"})
+    gone = patients.agg({"patient_id": "min"}).first()[0]
+    spark.sql(f"alter table delta.`{path}` set tblproperties ('delta.enableDeletionVectors' = true)")
+    spark.sql(f"delete from delta.`{path}` where patient_id = '{gone}'")
+
+    def die(hook):
+        if hook == "after ops.scored 1":
+            raise KeyboardInterrupt
+
+    with crashes.hooked(die), pytest.raises(KeyboardInterrupt):
+        workplace(found, spark, tasks_per_part=1).run(score_population.main)
+    assert len(list(copies.glob("*/*/_SUCCESS"))) == 1
+    spark.sql(f"optimize delta.`{path}`")
+    (done,) = workplace(found, spark, tasks_per_part=1).run(score_population.main)
+    other = after_second_night.workplace(spark, found.as_ofs[1]).lake
+    scores, expected = (
+        {row.patient_id: row.score for row in one.for_run("").read("gold.score", found.as_ofs[1]).collect()}
+        for one in (lake, other)
+    )
+    expected.pop(gone)
+    assert scores == pytest.approx(expected, abs=1e-6) and done.num_rows == len(expected)
+    assert not list(copies.rglob("*.parquet"))
+
+
 def test_patients_without_a_score_are_told_and_counted(found, spark):
     first = "patient_id = (select min(patient_id) from {rows} where as_of = (select max(as_of) from {rows}))"
     rewrite(found, spark, lambda rows: spark.sql(CUT.format(broken=first), rows=rows))
