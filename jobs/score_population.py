@@ -1,19 +1,31 @@
 """Score every patient, or image, with the recipe's model that is current at --as-of (gold.score, gold.image_score)."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from medpipe import checkpoints, job, recipes
-from medpipe.errors import DataError
+from medpipe.errors import DataError, task_of_dead_worker
 from medpipe.recipes import Recipe
 from medpipe.score import devices
+from medpipe.score.isolation import Isolated
 from medpipe.score.outputs import error_rows, score_rows, staged
 from medpipe.score.scorer import SCORED, Scorer
 from medpipe.snapshots import Snapshot, shard_frame
-from medpipe.stream.shards import plan
+from medpipe.stream.shards import Shard, plan
+
+ISOLATE = job.Option(
+    "isolate",
+    "score in processes apart, so that a row that kills its process gets a code and the others their scores; "
+    "takes more memory",
+    "no",
+    ("no", "yes"),
+    is_switch=True,
+)
 
 
 def current_model(work: job.Workplace, options: dict) -> dict:
@@ -31,7 +43,7 @@ def features(options: dict) -> dict:
     reads=features,
     writes=("gold.score", "gold.image_score", "gold.score_error"),
     settings=("score",),
-    options=(job.RECIPE,),
+    options=(job.RECIPE, ISOLATE),
     extra=current_model,
 )
 def main(run: job.Run) -> None:
@@ -62,6 +74,7 @@ def stage(run: job.Run, recipe: Recipe, model: Row, snapshot: Snapshot) -> None:
     lake, settings = run.lake, run.settings.score
     load = partial(checkpoints.load, f"{lake.root}/{model.path}", model.model_sha256)
     scorer = Scorer(recipe, model.model_sha256, load, settings.device)
+    scorer = Isolated(scorer) if run.options["isolate"] == "yes" else scorer
     profile = devices.profile(lake.spark.conf.get, settings)
     done = {row.part for row in staged_of(run, snapshot).select("part").distinct().collect()}
     shards = plan(snapshot.files, settings.shard_rows)
@@ -71,12 +84,29 @@ def stage(run: job.Run, recipe: Recipe, model: Row, snapshot: Snapshot) -> None:
         group = shards[start : start + settings.tasks_per_part]
         scored = shard_frame(lake.spark, group).mapInArrow(scorer, SCORED, profile=profile)
         rows = staged(scored, run.as_of, recipe.name, part, snapshot.version)
-        stored = lake.replace(rows, "ops.scored", where=place_of(run, snapshot) | {"part": part})
+        with shards_named(group):
+            stored = lake.replace(rows, "ops.scored", where=place_of(run, snapshot) | {"part": part})
         num_planned = sum(shard.num_rows for shard in group)
         if stored.num_rows != num_planned:
             raise DataError(
                 "ROWS_LOST", f"{recipe.table}: {num_planned} rows planned, {stored.num_rows} stored; run again"
             )
+
+
+@contextmanager
+def shards_named(group: list[Shard]) -> Iterator[None]:
+    """Raises DataError SHARD_KILLS_WORKER, with the shard, where a task's worker died whenever it was tried."""
+    try:
+        yield
+    except Exception as failure:
+        task = task_of_dead_worker(failure)
+        if task is None:
+            raise
+        raise DataError(
+            "SHARD_KILLS_WORKER",
+            f"{group[task]}: the process that scores it is killed each time; nothing was published: run again with "
+            "--isolate, which finds the rows that do it; if it was given, reading the file does it: restore the file",
+        ) from None
 
 
 def staged_of(run: job.Run, snapshot: Snapshot) -> DataFrame:

@@ -48,3 +48,10 @@ def raised_by_worker(failure: Exception) -> MedpipeError | None:
     found = re.search(r"medpipe\.errors\.(\w+): ([A-Z_]+): (.*)", str(failure))
     kinds = {kind.__name__: kind for kind in MedpipeError.__subclasses__()}
     return kinds[found[1]](found[2], found[3]) if found and found[1] in kinds else None
+
+
+def task_of_dead_worker(failure: Exception) -> int | None:
+    """Index of the task whose Python worker died each time it was tried, out of Spark's text; None for any other."""
+    died = r"Task (\d+) in stage [\d.]+ failed \d+ times, most recent failure: .*Python worker exited unexpectedly"
+    found = re.search(died, str(failure))
+    return int(found[1]) if found else None

@@ -23,12 +23,17 @@ from medpipe.tables import Lake
 
 @dataclass(frozen=True)
 class Option:
-    """One flag of a step: `--name`, its help, its default (None: required) and the values it may take."""
+    """One flag of a step: `--name`, its help, its default (None: required) and the values it may take.
+
+    Attributes:
+        is_switch: `--name` alone is "yes". It says how to work, not what comes out: a run goes on with or without it.
+    """
 
     name: str
     help: str
     default: str | None = None
     choices: tuple[str, ...] = ()
+    is_switch: bool = False
 
 
 ROLE = Option("role", "fit: index in the past, to train; apply: index at as_of, to score", "apply", ("fit", "apply"))
@@ -104,6 +109,8 @@ class Step:
                 default=option.default,
                 required=option.default is None,
                 choices=option.choices or None,
+                nargs="?" if option.is_switch else None,
+                const="yes" if option.is_switch else None,
             )
         return main(self.name, parser, argv, lambda work, args: work.run(self, **_chosen(self, work, args)))
 
@@ -218,7 +225,9 @@ class Workplace:
             chosen = {column: partition.get(column, value) for column, value in where.items()}
             # Rows of the delivery itself are not older than it.
             inputs[table] = self.ledger.runs_behind(table, as_of, None if "delivery_id" in where else before, chosen)
-        extra = {"options": options} | step.extra(self, options)
+        switches = {option.name for option in step.options if option.is_switch}
+        extra = {"options": {name: value for name, value in options.items() if name not in switches}}
+        extra |= step.extra(self, options)
         if step.scope == "folder":
             extra["delivery"] = [delivery.known_at, delivery.is_history, [(f.name, f.sha256) for f in delivery.files]]
         if step.needs_key:

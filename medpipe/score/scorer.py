@@ -1,7 +1,7 @@
 """Scores shards on Spark's workers: plan rows in, one probability per row out, or a code why there is none."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,12 +49,21 @@ class Scorer:
             DataError: SHARD_ROWS when a file gives other than the planned rows.
             MedpipeError: what `read`, `load` and `of_task` raise.
         """
+        yield from self.rows(plans, self.on(of_task(self.device)))
+
+    def on(self, device: torch.device) -> Callable[[pa.RecordBatch], Iterator[pa.RecordBatch]]:
+        """What turns a batch of the table's rows into SCORED of the same rows, on that device."""
         torch.set_num_threads(1)  # Spark has given this task one core
-        device = of_task(self.device)
         model, trained = self._model(device)
+        return lambda batch: self._batch(batch, model, trained, device)
+
+    def rows(
+        self, plans: Iterable[pa.RecordBatch], scored: Callable[[pa.RecordBatch], Iterable[pa.RecordBatch]]
+    ) -> Iterator[pa.RecordBatch]:
+        """SCORED from plan rows, as __call__, by a function as `on` gives it."""
         for plan in plans:
             for shard in plan.to_pylist():
-                yield from _in_large_batches(self._shard(shard, model, trained, device))
+                yield from _in_large_batches(self._shard(shard, scored))
 
     def _model(self, device: torch.device) -> tuple[nn.Module, Trained]:
         place = self.model_sha256, device
@@ -65,19 +74,26 @@ class Scorer:
             gc.freeze()
         return _READY[place]
 
-    def _shard(self, shard: dict, model: nn.Module, trained: Trained, device: torch.device) -> Iterator[pa.RecordBatch]:
+    def _shard(
+        self, shard: dict, scored: Callable[[pa.RecordBatch], Iterable[pa.RecordBatch]]
+    ) -> Iterator[pa.RecordBatch]:
         num_rows = 0
         for batch in read(shard["url"], shard["row_groups"], self.recipe.columns, self.recipe.batch_rows):
             num_rows += batch.num_rows
-            codes = self.recipe.faults(batch, trained.config)
-            if codes.any():
-                yield _without_score(batch.column(self.recipe.columns[0]), codes)
-                batch = batch.filter(pa.array(codes == ""))
-            yield self._scored(batch, model, trained, device)
+            yield from scored(batch)
         if num_rows != shard["num_rows"]:
             raise DataError(
                 "SHARD_ROWS", f"{shard['url']}: {num_rows} rows read, {shard['num_rows']} planned: plan again"
             )
+
+    def _batch(
+        self, batch: pa.RecordBatch, model: nn.Module, trained: Trained, device: torch.device
+    ) -> Iterator[pa.RecordBatch]:
+        codes = self.recipe.faults(batch, trained.config)
+        if codes.any():
+            yield without_score(batch.column(self.recipe.columns[0]), codes)
+            batch = batch.filter(pa.array(codes == ""))
+        yield self._scored(batch, model, trained, device)
 
     def _scored(
         self, batch: pa.RecordBatch, model: nn.Module, trained: Trained, device: torch.device
@@ -90,8 +106,8 @@ class Scorer:
         return pa.RecordBatch.from_arrays([*columns, pa.repeat(name, len(scores))], schema=_ARROW)
 
 
-def _without_score(row_ids: pa.Array, codes: np.ndarray) -> pa.RecordBatch:
-    """The rows that have a code, with it."""
+def without_score(row_ids: pa.Array, codes: np.ndarray) -> pa.RecordBatch:
+    """SCORED of the rows that have a code (str objects (N,), "" for none)."""
     ids = row_ids.filter(pa.array(codes != ""))
     nothing = pa.nulls(len(ids))
     columns = [ids, nothing.cast(pa.float32()), pa.array(codes[codes != ""], pa.string()), nothing.cast(pa.string())]

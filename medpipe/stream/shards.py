@@ -30,6 +30,9 @@ class Shard:
     row_groups: tuple[int, ...]
     num_rows: int
 
+    def __str__(self) -> str:
+        return f"{self.url}, row groups {', '.join(map(str, self.row_groups))}"
+
 
 def plan(files: Iterable[ShardFile], max_rows: int) -> list[Shard]:
     """Shards that hold every row group of every file exactly once; shard_id is the position in the list.

@@ -1,8 +1,9 @@
 """Scores a lake's newest day while something of it dies.
 
 Usage: python -m tests.faults.killed_scoring WHAT DELAY MARK FLAGS...; begin it in a session of its own. WHAT dies DELAY
-seconds after scoring has begun, and the file MARK says that it did: `worker` (a Python process), `executor` (a JVM of
-local-cluster), `driver` (all there is), or `row` (an exception in the middle of a shard, once).
+seconds after scoring has begun, and the file MARK says that it did: `worker` (a Python process), `segfault` (the same,
+by a segmentation fault), `executor` (a JVM of local-cluster), `driver` (all there is), or `row` (an exception in the
+middle of a shard, once).
 """
 
 import os
@@ -40,8 +41,9 @@ def main() -> int:
         while not (victims := VICTIMS[what]()):
             time.sleep(0.01)
         Path(mark).touch()
+        death = signal.SIGSEGV if what == "segfault" else signal.SIGKILL
         for victim in victims[:1]:
-            os.kill(victim, signal.SIGKILL) if victim else os.killpg(0, signal.SIGKILL)
+            os.kill(victim, death) if victim else os.killpg(0, death)
 
     if what != "row":
         threading.Thread(target=kill, daemon=True).start()
@@ -67,7 +69,7 @@ def executors() -> list[int]:
     return sorted(pid for pid in session_members(os.getpid()) if b"CoarseGrainedExecutorBackend" in _command(pid))
 
 
-VICTIMS = {"worker": workers, "executor": executors, "driver": lambda: [0]}
+VICTIMS = {"worker": workers, "segfault": workers, "executor": executors, "driver": lambda: [0]}
 
 
 def _command(pid: int) -> bytes:

@@ -1,12 +1,17 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from medpipe import recipes
 from medpipe.errors import DataError
 from medpipe.jobs import score_population
 from medpipe.score.settings import ScoreSettings
+from medpipe.stream.reader import read
+from medpipe.stream.shards import plan
 from tests import nights
 from tests.faults import crashes
+from tests.score.test_isolation import deadly, segmentation_fault
 
 
 def workplace(found, spark, **settings):
@@ -118,6 +123,68 @@ def test_too_many_patients_without_a_score_publish_nothing(found, spark):
     with pytest.raises(DataError, match=r"TOO_MANY_ERRORS: (\d+) of \1 rows have no score \(RAGGED \1\)"):
         workplace(found, spark, tasks_per_part=1).run(score_population.main)
     assert lake.for_run("").version("gold.score") == version
+
+
+@pytest.fixture
+def dying(monkeypatch):
+    """Makes the recipe one whose process dies of a patient; with a mark: until that file is there."""
+
+    def make(patient, mark=None):
+        dying = partial(deadly, deaths={(patient,): segmentation_fault}, mark=mark)
+        recipe = replace(recipes.RISK_GRU, inputs=dying)
+        monkeypatch.setattr(recipes, "named", lambda name: recipe)
+
+    return make
+
+
+def shards_of(found, spark):
+    """The second night's shards, each with the patients in it."""
+    lake, columns = found.workplace(spark, found.as_ofs[1]).lake, ["patient_id"]
+    snapshot = lake.for_run("").shards("gold.sequence", {"as_of": found.as_ofs[1], "role": "apply"}, columns)
+    return [
+        (shard, [name for batch in read(shard.url, shard.row_groups, columns, 100) for name in batch[0].to_pylist()])
+        for shard in plan(snapshot.files, 65_536)
+    ]
+
+
+def scores(found, spark, name="gold.score"):
+    """The second night's rows without their run_id."""
+    lake = found.workplace(spark, found.as_ofs[1]).lake.for_run("")
+    return {tuple(row)[:-1] for row in lake.read(name, found.as_ofs[1]).collect()}
+
+
+def test_a_patient_who_kills_the_process_stops_the_job_and_is_set_apart_when_asked(
+    found, spark, dying, tmp_path, capfd
+):
+    rewrite(found, spark, num_files=4)
+    (tmp_path / "whole").mkdir()
+    whole = found.copy_to(tmp_path / "whole")
+    asked = ["--set", "score.tasks_per_part=2"]
+    assert score_population.main(whole.flags(whole.as_ofs[1]) + asked) == 0
+    flags, before = found.flags(found.as_ofs[1]) + asked, scores(found, spark)
+    shard, patients = shards_of(found, spark)[3]
+    dying(patients[5])
+    assert score_population.main(flags) == 3
+    told = capfd.readouterr().err
+    assert f"SHARD_KILLS_WORKER: {shard.url}, row groups 0: the process that scores it is killed each time" in told
+    assert found.workplace(spark, found.as_ofs[1]).ledger.entries[-1].error_code == "SHARD_KILLS_WORKER"
+    assert scores(found, spark) == before
+    hooks = []
+    with crashes.hooked(hooks.append):
+        assert score_population.main([*flags, "--isolate"]) == 0
+    # What was stored without --isolate is not scored again.
+    assert [hook for hook in hooks if "before ops.scored" in hook] == ["before ops.scored 1", "before ops.scored 2"]
+    (error,) = scores(found, spark, "gold.score_error")
+    assert error[1:4] == ("risk_gru", patients[5], "KILLED_WORKER")
+    assert scores(found, spark) == {row for row in scores(whole, spark) if row[2] != patients[5]} != before
+
+
+def test_a_worker_that_dies_of_a_segmentation_fault_once_is_replaced(found, spark, dying, tmp_path, after_second_night):
+    (_, patients), *_ = shards_of(found, spark)
+    dying(patients[0], mark=str(tmp_path / "it-died"))
+    workplace(found, spark, tasks_per_part=1).run(score_population.main)
+    assert (tmp_path / "it-died").exists()
+    assert scores(found, spark) == scores(after_second_night, spark)
 
 
 # Of the broken patients one list is an element short.
