@@ -1,4 +1,4 @@
-"""Score every patient, or image, with the recipe's model that is current at --as-of (gold.score, gold.image_score)."""
+"""Score every patient or image, or generate molecules, with the recipe's model that is current at --as-of."""
 
 import sys
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from medpipe.score.isolation import Isolated
 from medpipe.score.outputs import error_rows, score_rows, staged
 from medpipe.score.scorer import SCORED, Scorer
 from medpipe.snapshots import Snapshot, shard_frame
+from medpipe.stream.noise import noise_file
 from medpipe.stream.shards import Shard, plan
 
 ISOLATE = job.Option(
@@ -35,13 +36,14 @@ def current_model(work: job.Workplace, options: dict) -> dict:
 
 
 def features(options: dict) -> dict:
-    """The table of the recipe."""
-    return {recipes.named(options["recipe"]).table: {"role": "apply"}}
+    """The table of the recipe, if it has one."""
+    table = recipes.named(options["recipe"]).table
+    return {table: {"role": "apply"}} if table else {}
 
 
 @job.step(
     reads=features,
-    writes=("gold.score", "gold.image_score", "gold.score_error"),
+    writes=("gold.score", "gold.image_score", "gold.candidate", "gold.score_error"),
     settings=("score",),
     options=(job.RECIPE, ISOLATE),
     extra=current_model,
@@ -49,17 +51,16 @@ def features(options: dict) -> dict:
 def main(run: job.Run) -> None:
     lake, recipe = run.lake, recipes.named(run.options["recipe"])
     model = checkpoints.current(lake.read("ops.model"), recipe.name, run.as_of)
-    snapshot = lake.shards(recipe.table, {"as_of": run.as_of, "role": "apply"}, list(recipe.columns))
+    snapshot = pinned(run, recipe)
     stage(run, recipe, model, snapshot)
     scored = staged_of(run, snapshot)
     require_few_errors(run, scored, snapshot.num_rows)
-    rows = score_rows(scored, recipe.columns[0], model.model_sha256)
-    lake.replace(rows, recipe.scores_table, where=run.partition)
+    lake.replace(score_rows(scored, recipe, model.model_sha256), recipe.scores_table, where=run.partition)
     lake.replace(error_rows(scored, model.model_sha256), "gold.score_error", where=run.partition)
     num_rows = lake.counts([recipe.scores_table, "gold.score_error"], run.partition)
     if sum(num_rows.values()) != snapshot.num_rows:
         raise DataError(
-            "ROWS_LOST", f"{recipe.table} has {snapshot.num_rows} rows, scored or refused are {num_rows}; run again"
+            "ROWS_LOST", f"{recipe.name} has {snapshot.num_rows} rows, scored or refused are {num_rows}; run again"
         )
     lake.replace(scored.limit(0).drop("run_id"), "ops.scored", where=run.partition)
     run.counts |= {
@@ -67,6 +68,14 @@ def main(run: job.Run) -> None:
         "rows_out": num_rows[recipe.scores_table],
         "rows_quarantined": num_rows["gold.score_error"],
     }
+
+
+def pinned(run: job.Run, recipe: Recipe) -> Snapshot:
+    """The files to read, or the noise to draw."""
+    if recipe.table is not None:
+        return run.lake.shards(recipe.table, {"as_of": run.as_of, "role": "apply"}, list(recipe.columns))
+    num_molecules = run.settings.score.num_molecules
+    return Snapshot(0, (noise_file(run.settings.score.seed, num_molecules, recipe.batch_rows),), num_molecules)
 
 
 def stage(run: job.Run, recipe: Recipe, model: Row, snapshot: Snapshot) -> None:
@@ -89,7 +98,7 @@ def stage(run: job.Run, recipe: Recipe, model: Row, snapshot: Snapshot) -> None:
         num_planned = sum(shard.num_rows for shard in group)
         if stored.num_rows != num_planned:
             raise DataError(
-                "ROWS_LOST", f"{recipe.table}: {num_planned} rows planned, {stored.num_rows} stored; run again"
+                "ROWS_LOST", f"{recipe.name}: {num_planned} rows planned, {stored.num_rows} stored; run again"
             )
 
 

@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame
 from scipy.sparse import csr_matrix
 
 from medpipe import checkpoints, job, recipes
+from medpipe.errors import UsageError
 from medpipe.evaluate.baselines import count_inputs, logistic, pixel_inputs
 from medpipe.evaluate.classification import Bootstrap, Metric, differences, evaluate
 from medpipe.features.sequences import BIRTH
@@ -31,8 +32,14 @@ SAMPLE = 512
 
 
 def features(options: dict) -> dict:
-    """The table of the recipe, and what its vocabulary is learned from."""
+    """The table of the recipe, and what its vocabulary is learned from.
+
+    Raises:
+        UsageError: OTHER_JOB for a recipe without labelled rows.
+    """
     table = recipes.named(options["recipe"]).table
+    if table is None:
+        raise UsageError("OTHER_JOB", f"{options['recipe']} learns without labels; run train_generator")
     return {table: {"role": "fit"}} | ({"silver.event": {}} if table == "gold.sequence" else {})
 
 
@@ -59,7 +66,7 @@ def main(run: job.Run) -> None:
     data |= {"gold.vocabulary": lake.version("gold.vocabulary")} if has_concepts else {}
     saved = checkpoints.save(f"{lake.root}/models", trained, asdict(settings), fitted.metrics, data)
     lake.append(model_rows(run, saved), "ops.model")
-    lake.replace(metric_rows(run, rows, num_patients), "gold.model_metric", where=run.partition)
+    lake.replace(metric_rows(run, rows, "test", num_patients), "gold.model_metric", where=run.partition)
     shutil.rmtree(folder)
 
 
@@ -118,10 +125,10 @@ def model_rows(run: job.Run, saved: checkpoints.Checkpoint) -> DataFrame:
     )
 
 
-def metric_rows(run: job.Run, rows: list[tuple[str, Metric]], num_patients: int) -> DataFrame:
+def metric_rows(run: job.Run, rows: list[tuple[str, Metric]], split: str, num_patients: int) -> DataFrame:
     """gold.model_metric (without run_id)."""
     found = [
-        (run.as_of, run.options["recipe"], model, "test", m.name, m.value, m.low, m.high, num_patients)
+        (run.as_of, run.options["recipe"], model, split, m.name, m.value, m.low, m.high, num_patients)
         for model, m in rows
     ]
     columns = "as_of date, recipe string, model string, split string, metric string, value double, low double"

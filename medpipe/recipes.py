@@ -1,6 +1,6 @@
 """What a model needs to be trained and to score: its table, its columns, how rows become tensors, logits scores."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 from medpipe.errors import UsageError
 from medpipe.models.cnn import ImageClassifier, ImageConfig, channels_last, fused
+from medpipe.models.gan import GanConfig, MoleculeGan
 from medpipe.models.sequence import FoldedSequenceClassifier, SequenceClassifier, SequenceConfig
-from medpipe.stream.batches import Encoded, Sequences, buckets, pad, sequence_faults, sequences_of
+from medpipe.molecules.smiles import canonical, decode
+from medpipe.stream.batches import Encoded, Sequences, buckets, flat, pad, sequence_faults, sequences_of
 from medpipe.stream.images import Images, image_faults, images_of
+from medpipe.stream.noise import Draws, draw, uniforms
+from medpipe.stream.reader import read
 from medpipe.stream.tokens import Vocabulary
 
 
@@ -33,33 +37,37 @@ class Recipe:
 
     Attributes:
         name: as in gold.score.recipe.
-        table: gold table of the features.
+        table: gold table of the features; None where the model makes its rows out of noise.
         scores_table: gold table of the scores.
         columns: what scoring reads of `table`; the first names the row and is in both tables.
         batch_rows: rows read at a time; bounds a task's memory.
-        config: the shape of a new model for the rows it will be trained on, and their vocabulary.
+        rows: batches of a shard, as reader.read.
+        config: the shape of a new model for the rows it will be trained on, and their vocabulary; None for a generator.
         build: a model from the shape, as it stands in model.json; weights are not set.
         faults: from an Arrow batch with `columns` and the shape, a code for each row that `read` would refuse, "" for
             the others; str objects (N,).
         read: an Arrow batch with `columns`, encoded.
         inputs: arguments of the model for the rows `rows`, from (encoded, rows, config).
-        scores: probabilities from logits.
+        scores: probabilities from logits; what else the model gives stays beside them.
+        results: columns of ops.scored, `score` among them, from the array (N, ...) that `scores` gave, and the shape.
         forms: name -> what makes of a trained model one that scores the same, sooner; `eager` leaves it as it is.
         batch_sizes: to choose from when a model is registered.
         form: of a model for which none was chosen.
     """
 
     name: str
-    table: str
+    table: str | None
     scores_table: str
     columns: tuple[str, ...]
     batch_rows: int
-    config: Callable[[Vocabulary | None, Encoded], dict]
+    rows: Callable[[str, Sequence[int], Sequence[str], int], Iterator[pa.RecordBatch]]
+    config: Callable[[Vocabulary | None, Encoded], dict] | None
     build: Callable[[dict], nn.Module]
     faults: Callable[[pa.RecordBatch, dict], np.ndarray]
     read: Callable[[pa.RecordBatch, Vocabulary | None], Encoded]
     inputs: Callable[[Encoded, np.ndarray, dict], tuple[Tensor, ...]]
     scores: Callable[[Tensor], Tensor]
+    results: Callable[[np.ndarray, dict], dict[str, pa.Array]]
     forms: dict[str, Callable[[nn.Module], nn.Module]]
     batch_sizes: tuple[int, ...]
     form: Form
@@ -85,7 +93,7 @@ def named(name: str) -> Recipe:
     Raises:
         UsageError: UNKNOWN_RECIPE.
     """
-    recipes = {recipe.name: recipe for recipe in (RISK_GRU, XRAY_CNN)}
+    recipes = {recipe.name: recipe for recipe in (RISK_GRU, XRAY_CNN, MOLECULE_GAN)}
     if name not in recipes:
         raise UsageError("UNKNOWN_RECIPE", f"no recipe {name!r}; expected one of {', '.join(sorted(recipes))}")
     return recipes[name]
@@ -101,11 +109,21 @@ def ready(recipe: Recipe, trained: Trained) -> nn.Module:
 
 @torch.inference_mode()
 def predict(recipe: Recipe, config: dict, model: nn.Module, encoded: Encoded, batch_size: int) -> np.ndarray:
-    """Scores float32 (N,) of all rows on the CPU, in their order; those of similar length share a forward pass."""
+    """Scores float32 (N, ...) of all rows on the CPU, in their order; those of similar length share a forward pass."""
     model.eval()
-    scores = np.empty(len(encoded.ids), np.float32)
-    for rows, inputs in batches(recipe, config, encoded, batch_size):
-        scores[rows] = recipe.scores(model(*inputs)).numpy()
+    found = (
+        (rows, recipe.scores(model(*inputs)).numpy()) for rows, inputs in batches(recipe, config, encoded, batch_size)
+    )
+    return in_order(found, len(encoded.ids))
+
+
+def in_order(found: Iterable[tuple[np.ndarray, np.ndarray]], num_rows: int) -> np.ndarray:
+    """float32 (N, ...) from (rows (B,), their scores (B, ...)) that come in any order."""
+    scores = np.empty(num_rows, np.float32)
+    for rows, part in found:
+        if part.shape[1:] != scores.shape[1:]:
+            scores = np.empty((num_rows, *part.shape[1:]), np.float32)
+        scores[rows] = part
     return scores
 
 
@@ -165,18 +183,63 @@ def probabilities(logits: Tensor) -> Tensor:
     return torch.sigmoid(logits)
 
 
+def score_alone(scores: np.ndarray, config: dict) -> dict[str, pa.Array]:
+    """The results of a classifier."""
+    return {"score": pa.array(scores)}
+
+
+def gan_model(config: dict) -> MoleculeGan:
+    """A generator and a discriminator of that shape with fresh weights from torch's current seed."""
+    return MoleculeGan(GanConfig(**config))
+
+
+def no_faults(batch: pa.RecordBatch, config: dict) -> np.ndarray:
+    """Nothing is wrong with noise, str objects (N,)."""
+    return np.full(batch.num_rows, "", object)
+
+
+def draws_of(batch: pa.RecordBatch, vocabulary: None) -> Draws:
+    """A batch of noise.draw."""
+    ids, seeds, places = (flat(batch, name, batch.schema.field(name).type) for name in MOLECULE_GAN.columns)
+    return Draws(ids, seeds, places)
+
+
+def noise_inputs(draws: Draws, rows: np.ndarray, config: dict) -> tuple[Tensor, ...]:
+    """Noise float32 (B, T) of the molecules `rows` (B,)."""
+    return (torch.from_numpy(uniforms(draws, rows, config["max_tokens"])),)
+
+
+def realness(found: Tensor) -> Tensor:
+    """float32 (B, 1 + T) from MoleculeGan: its logit as a probability, the tokens as they are."""
+    return torch.cat([torch.sigmoid(found[:, :1]), found[:, 1:]], dim=1)
+
+
+def molecules(found: np.ndarray, config: dict) -> dict[str, pa.Array]:
+    """score, smiles (null where the molecule did not end) and is_valid, by RDKit; canonical where valid."""
+    texts = decode(config["tokens"], found[:, 1:].astype(np.int64))
+    known = [canonical(text) for text in texts]
+    smiles = [whole or text for whole, text in zip(known, texts, strict=True)]
+    return {
+        "score": pa.array(found[:, 0]),
+        "smiles": pa.array(smiles, pa.string()),
+        "is_valid": pa.array([whole is not None for whole in known]),
+    }
+
+
 RISK_GRU = Recipe(
     name="risk_gru",
     table="gold.sequence",
     scores_table="gold.score",
     columns=("patient_id", "concepts", "days_before", "amounts"),
     batch_rows=8192,
+    rows=read,
     config=sequence_config,
     build=sequence_model,
     faults=sequence_faults,
     read=sequences_of,
     inputs=sequence_inputs,
     scores=probabilities,
+    results=score_alone,
     forms={"eager": unchanged, "folded": FoldedSequenceClassifier},
     batch_sizes=(64, 128, 256, 512),
     form=Form("eager", 256),
@@ -188,13 +251,35 @@ XRAY_CNN = Recipe(
     scores_table="gold.image_score",
     columns=("image_id", "height", "width", "pixels"),
     batch_rows=512,
+    rows=read,
     config=image_config,
     build=image_model,
     faults=image_faults,
     read=images_without_concepts,
     inputs=image_inputs,
     scores=probabilities,
+    results=score_alone,
     forms={"eager": unchanged, "fused": fused, "channels_last": channels_last},
     batch_sizes=(8, 16, 32, 64, 128),
     form=Form("eager", 32),
+)
+
+# The size of a batch changes a probability's last bits, and they can change a token: a block is always made whole.
+MOLECULE_GAN = Recipe(
+    name="molecule_gan",
+    table=None,
+    scores_table="gold.candidate",
+    columns=("molecule_id", "seed", "place"),
+    batch_rows=512,
+    rows=draw,
+    config=None,
+    build=gan_model,
+    faults=no_faults,
+    read=draws_of,
+    inputs=noise_inputs,
+    scores=realness,
+    results=molecules,
+    forms={"eager": unchanged},
+    batch_sizes=(512,),
+    form=Form("eager", 512),
 )

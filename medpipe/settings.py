@@ -15,7 +15,7 @@ from medpipe.quality.thresholds import Threshold
 from medpipe.recommend.als import AlsSettings
 from medpipe.recommend.similarity import SimilaritySettings
 from medpipe.score.settings import ScoreSettings
-from medpipe.train.settings import TrainSettings
+from medpipe.train.settings import GanSettings, TrainSettings
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     cohort: _strict(CohortSettings) = Field(default_factory=dict)
     sequences: _strict(SequenceSettings) = Field(default_factory=dict)
     train: _strict(TrainSettings) = Field(default_factory=dict)
+    gan: _strict(GanSettings) = Field(default_factory=dict)
     score: _strict(ScoreSettings) = Field(default_factory=dict)
     recommend: _strict(AlsSettings) = Field(default_factory=dict)
     similarity: _strict(SimilaritySettings) = Field(default_factory=dict)

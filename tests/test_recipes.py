@@ -11,13 +11,17 @@ from medpipe.models.sequence import SequenceConfig
 from medpipe.stream.batches import Sequences
 
 
-def test_a_recipe_is_found_by_name_and_travels_to_workers():
-    recipe = recipes.named("risk_gru")
+@pytest.mark.parametrize("name", ["risk_gru", "xray_cnn", "molecule_gan"])
+def test_a_recipe_is_found_by_name_and_travels_to_workers(name):
+    recipe = recipes.named(name)
+    assert recipe.name == name
     assert pickle.loads(pickle.dumps(recipe)) == recipe
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_names():
-    with pytest.raises(UsageError, match="UNKNOWN_RECIPE: no recipe 'risk'; expected one of risk_gru"):
+    with pytest.raises(
+        UsageError, match="UNKNOWN_RECIPE: no recipe 'risk'; expected one of molecule_gan, risk_gru, xray_cnn"
+    ):
         recipes.named("risk")
 
 

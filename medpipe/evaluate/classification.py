@@ -13,12 +13,12 @@ EDGE = 1e-7
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure with the ends of its 95 % interval."""
+    """One figure with the ends of its 95 % interval; None where none is computed."""
 
     name: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)

@@ -67,21 +67,20 @@ def of_task(wanted: str) -> torch.device:
 def predict(
     recipe: Recipe, config: dict, model: nn.Module, encoded: Encoded, batch_size: int, device: torch.device
 ) -> tuple[np.ndarray, str]:
-    """Scores float32 (N,) in the rows' order, and on what: cpu, cuda, or cuda/32 where memory had room for 32.
+    """Scores float32 (N, ...) in the rows' order, and on what: cpu, cuda, or cuda/32 where memory had room for 32.
 
     Args:
         model: on the device.
     """
     if device.type == "cpu":
         return recipes.predict(recipe, config, model, encoded, batch_size), "cpu"
-    scores = np.empty(len(encoded.ids), np.float32)
-    smallest = batch_size
+    found, smallest = [], batch_size
     with torch.inference_mode():
         for rows, inputs in _copied_ahead(recipes.batches(recipe, config, encoded, batch_size), device):
             logits, size = in_memory(model, inputs)
             smallest = min(smallest, size) if size < len(rows) else smallest
-            scores[rows] = recipe.scores(logits).float().cpu().numpy()
-    return scores, "cuda" if smallest == batch_size else f"cuda/{smallest}"
+            found.append((rows, recipe.scores(logits).float().cpu().numpy()))
+    return recipes.in_order(found, len(encoded.ids)), "cuda" if smallest == batch_size else f"cuda/{smallest}"
 
 
 def in_memory(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, int]:

@@ -5,6 +5,9 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from medpipe import contracts
+from medpipe.recipes import Recipe
+
 
 def staged(scored: DataFrame, as_of: date, recipe: str, part: int, feature_version: int) -> DataFrame:
     """ops.scored (without run_id) from a scorer's rows."""
@@ -18,16 +21,11 @@ def staged(scored: DataFrame, as_of: date, recipe: str, part: int, feature_versi
     )
 
 
-def score_rows(scored: DataFrame, row_id: str, model_sha256: str) -> DataFrame:
-    """gold.score or gold.image_score (without run_id) from ops.scored: the rows with a score.
-
-    Args:
-        row_id: what names a row in that table.
-    """
+def score_rows(scored: DataFrame, recipe: Recipe, model_sha256: str) -> DataFrame:
+    """The recipe's scores_table (without run_id) from ops.scored: the rows with a score."""
     rows = scored.where("code is null").withColumn("model_sha256", F.lit(model_sha256))
-    return rows.select(
-        "as_of", "recipe", F.col("row_id").alias(row_id), "score", "model_sha256", "feature_version", "device"
-    )
+    names = [name for name in contracts.load(recipe.scores_table).struct.names if name != "run_id"]
+    return rows.withColumnsRenamed({"row_id": recipe.columns[0]}).select(names)
 
 
 def error_rows(scored: DataFrame, model_sha256: str) -> DataFrame:

@@ -13,11 +13,19 @@ from torch import nn
 from medpipe.errors import DataError
 from medpipe.recipes import Recipe, Trained, ready
 from medpipe.score.devices import of_task, predict
-from medpipe.stream.reader import read
 
 # What a scorer yields, as mapInArrow wants it told; a row without a score has a code that says why.
-SCORED = "row_id string, score float, code string, device string"
-_ARROW = pa.schema([("row_id", pa.string()), ("score", pa.float32()), ("code", pa.string()), ("device", pa.string())])
+SCORED = "row_id string, score float, smiles string, is_valid boolean, code string, device string"
+_ARROW = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("score", pa.float32()),
+        ("smiles", pa.string()),
+        ("is_valid", pa.bool_()),
+        ("code", pa.string()),
+        ("device", pa.string()),
+    ]
+)
 # Few, large batches: half the cost of handing rows back to Spark goes away (measured at 8,192 against 65,536).
 OUTPUT_ROWS = 65_536
 
@@ -78,7 +86,7 @@ class Scorer:
         self, shard: dict, scored: Callable[[pa.RecordBatch], Iterable[pa.RecordBatch]]
     ) -> Iterator[pa.RecordBatch]:
         num_rows = 0
-        for batch in read(shard["url"], shard["row_groups"], self.recipe.columns, self.recipe.batch_rows):
+        for batch in self.recipe.rows(shard["url"], shard["row_groups"], self.recipe.columns, self.recipe.batch_rows):
             num_rows += batch.num_rows
             yield from scored(batch)
         if num_rows != shard["num_rows"]:
@@ -99,19 +107,24 @@ class Scorer:
         self, batch: pa.RecordBatch, model: nn.Module, trained: Trained, device: torch.device
     ) -> pa.RecordBatch:
         rows = self.recipe.read(batch, trained.vocabulary)
-        scores, name = predict(self.recipe, trained.config, model, rows, trained.form.batch_size, device)
-        is_known = np.isfinite(scores)
-        codes = pc.if_else(pa.array(is_known), pa.scalar(None, pa.string()), "NOT_FINITE")
-        columns = [batch.column(self.recipe.columns[0]), pa.array(scores, pa.float32(), mask=~is_known), codes]
-        return pa.RecordBatch.from_arrays([*columns, pa.repeat(name, len(scores))], schema=_ARROW)
+        found, name = predict(self.recipe, trained.config, model, rows, trained.form.batch_size, device)
+        columns = self.recipe.results(found, trained.config)
+        is_known = pc.is_finite(columns["score"])
+        columns["score"] = pc.if_else(is_known, columns["score"], pa.scalar(None, pa.float32()))
+        columns["code"] = pc.if_else(is_known, pa.scalar(None, pa.string()), "NOT_FINITE")
+        columns["device"] = pa.repeat(name, batch.num_rows)
+        return _rows(batch.column(self.recipe.columns[0]), columns)
 
 
 def without_score(row_ids: pa.Array, codes: np.ndarray) -> pa.RecordBatch:
     """SCORED of the rows that have a code (str objects (N,), "" for none)."""
-    ids = row_ids.filter(pa.array(codes != ""))
-    nothing = pa.nulls(len(ids))
-    columns = [ids, nothing.cast(pa.float32()), pa.array(codes[codes != ""], pa.string()), nothing.cast(pa.string())]
-    return pa.RecordBatch.from_arrays(columns, schema=_ARROW)
+    return _rows(row_ids.filter(pa.array(codes != "")), {"code": pa.array(codes[codes != ""], pa.string())})
+
+
+def _rows(row_ids: pa.Array, columns: dict[str, pa.Array]) -> pa.RecordBatch:
+    """Rows as SCORED; columns not given are null."""
+    rest = [columns.get(field.name, pa.nulls(len(row_ids), field.type)) for field in list(_ARROW)[1:]]
+    return pa.RecordBatch.from_arrays([row_ids, *rest], schema=_ARROW)
 
 
 def _in_large_batches(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -128,4 +141,4 @@ def _in_large_batches(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatc
 
 def _joined(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
     table = pa.Table.from_batches(parts, _ARROW).combine_chunks()
-    return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_arrays([[]] * 4, schema=_ARROW)
+    return table.to_batches()[0] if table.num_rows else _rows(pa.array([], pa.string()), {})

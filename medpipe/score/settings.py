@@ -15,6 +15,7 @@ class ScoreSettings:
         tasks_per_part: shards that are stored together; a killed run loses at most one part. Choose a multiple of the
             cluster's cores.
         max_error_ratio: patients without a score, of all, beyond which nothing is published.
+        num_molecules: that a generator makes. seed: of its noise; the same seed gives the same molecules.
     """
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -22,3 +23,5 @@ class ScoreSettings:
     shard_rows: int = 65_536
     tasks_per_part: int = 64
     max_error_ratio: float = 0.01
+    num_molecules: int = 30_000
+    seed: int = 1

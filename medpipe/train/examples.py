@@ -47,7 +47,7 @@ def read_examples(
     chosen = _chosen(shards, recipe.columns[0], max_patients)
     parts, labels, splits = [], [], []
     for shard in shards:
-        for batch in _read(shard, (*recipe.columns, "label", "split"), recipe.batch_rows):
+        for batch in read_shard(shard, (*recipe.columns, "label", "split"), recipe.batch_rows):
             rows = np.flatnonzero([row_id in chosen for row_id in flat(batch, recipe.columns[0], pa.string())])
             parts.append(recipe.read(batch, vocabulary).take(rows))
             labels.append(flat(batch, "label", pa.int32())[rows].astype(np.float32))
@@ -70,11 +70,15 @@ def epoch_batches(examples: Examples, rows: np.ndarray, batch_size: int, seed: i
     They depend on the ids, the seed and the epoch alone.
     """
     order = rows[hash_order(examples.encoded.ids[rows], f"{seed}/{epoch}")]
+    return in_pools(order, examples.encoded.lengths, batch_size, np.random.default_rng([seed, epoch]))
+
+
+def in_pools(order: np.ndarray, lengths: np.ndarray, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
+    """The rows of `order`, each once, in batches of similar length from the same pool, the batches in random order."""
     pool_size = batch_size * BATCHES_PER_POOL
     pools = [order[start : start + pool_size] for start in range(0, len(order), pool_size)]
-    lengths = examples.encoded.lengths
     batches = [pool[bucket] for pool in pools for bucket in buckets(lengths[pool], batch_size)]
-    return [batches[place] for place in np.random.default_rng([seed, epoch]).permutation(len(batches))]
+    return [batches[place] for place in random.permutation(len(batches))]
 
 
 def _require_both_labels(labels: np.ndarray, splits: np.ndarray, table: str) -> None:
@@ -97,7 +101,7 @@ def _chosen(shards: Sequence[Shard], id_column: str, max_patients: int) -> set[s
     """Labelled rows to keep: the first max_patients of each split in hash order."""
     known: dict[str, list[str]] = {}
     for shard in shards:
-        for batch in _read(shard, (id_column, "label", "split"), BATCH_ROWS):
+        for batch in read_shard(shard, (id_column, "label", "split"), BATCH_ROWS):
             is_known = flat(batch, "label", pa.int32()) >= 0
             ids, splits = (flat(batch, column, pa.string())[is_known] for column in (id_column, "split"))
             for split in np.unique(splits):
@@ -109,7 +113,12 @@ def _chosen(shards: Sequence[Shard], id_column: str, max_patients: int) -> set[s
     }
 
 
-def _read(shard: Shard, columns: tuple[str, ...], batch_rows: int) -> Iterator[pa.RecordBatch]:
+def read_shard(shard: Shard, columns: tuple[str, ...], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Its batches.
+
+    Raises:
+        DataError: SHARD_ROWS where the file holds other than the planned rows.
+    """
     num_rows = 0
     for batch in read(shard.url, shard.row_groups, columns, batch_rows):
         num_rows += batch.num_rows

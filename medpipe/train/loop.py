@@ -52,7 +52,7 @@ def fit(recipe: Recipe, config: dict, examples: Examples, settings: TrainSetting
         UsageError: OTHER_TRAINING if the state in the folder is of other settings, config or patients.
     """
     identity = _identity(recipe, config, examples, settings)
-    with _reproducible(settings):
+    with reproducible(settings.num_threads):
         torch.manual_seed(settings.seed)
         model = recipe.build(config)
         state = _State(model, _optimiser(model, settings))
@@ -105,10 +105,10 @@ def _optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimiz
 
 
 @contextmanager
-def _reproducible(settings: TrainSettings) -> Iterator[None]:
-    """Torch on CPU with fixed threads and deterministic kernels; what was set before comes back."""
+def reproducible(num_threads: int) -> Iterator[None]:
+    """Torch on CPU with so many threads and deterministic kernels; what was set before comes back."""
     threads, is_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(settings.num_threads)
+    torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True)
     try:
         with torch.random.fork_rng(devices=[]):

@@ -11,8 +11,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from torch import Tensor, nn
 
-from medpipe.recipes import Form, Recipe, probabilities, unchanged
+from medpipe.recipes import Form, Recipe, probabilities, score_alone, unchanged
 from medpipe.stream.batches import column_of, ragged
+from medpipe.stream.reader import read
 
 WIDTH, NUM_CODES, SIDE = 64, 2000, 64
 
@@ -58,12 +59,14 @@ VECTOR_MLP = Recipe(
     scores_table="gold.score",
     columns=("patient_id", "amounts"),
     batch_rows=8192,
+    rows=read,
     config=vector_config,
     build=vector_model,
     faults=vector_faults,
     read=vectors_of,
     inputs=vector_inputs,
     scores=probabilities,
+    results=score_alone,
     forms={"eager": unchanged},
     batch_sizes=(8192,),
     form=Form("eager", 8192),

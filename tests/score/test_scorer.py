@@ -184,12 +184,12 @@ def test_a_score_that_is_no_number_is_a_code(registered, spark, table, tmp_path)
 
 
 def test_rows_fit_the_contract(spark):
-    scored = spark.createDataFrame([("p1", 0.25, None, "cpu"), ("p2", None, "EMPTY", None)], SCORED)
+    rows = [("p1", 0.25, None, None, None, "cpu"), ("p2", None, None, None, "EMPTY", None)]
+    scored = spark.createDataFrame(rows, SCORED)
     stored = staged(scored, date(2026, 1, 31), "risk_gru", 0, 7).withColumn("run_id", F.lit("r"))
     stored = contracts.conform(stored, "ops.scored")
     scores, errors = (
-        rows.withColumn("run_id", F.lit("r"))
-        for rows in (score_rows(stored, "patient_id", "ab"), error_rows(stored, "ab"))
+        rows.withColumn("run_id", F.lit("r")) for rows in (score_rows(stored, RISK_GRU, "ab"), error_rows(stored, "ab"))
     )
     (row,) = contracts.conform(scores, "gold.score").collect()
     assert row[:7] == (date(2026, 1, 31), "risk_gru", "p1", 0.25, "ab", 7, "cpu")
