@@ -19,6 +19,8 @@ def test_every_row_group_is_in_exactly_one_shard_and_no_shard_is_too_large(files
     for shard in shards:
         assert shard.num_rows == sum(rows[shard.url][group] for group in shard.row_groups)
         assert shard.num_rows <= max(max_rows, max(rows[shard.url]))
+    for first, second in zip(shards, shards[1:], strict=False):
+        assert first.url != second.url or first.num_rows + second.num_rows > max_rows
     assert [shard.shard_id for shard in shards] == list(range(len(shards)))
 
 
