@@ -53,6 +53,7 @@ class Recipe:
         forms: name -> what makes of a trained model one that scores the same, sooner; `eager` leaves it as it is.
         batch_sizes: to choose from when a model is registered.
         form: of a model for which none was chosen.
+        gpu_form: on a GPU, whatever was chosen for a core; there a pass of few rows costs as much as one of many.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Recipe:
     forms: dict[str, Callable[[nn.Module], nn.Module]]
     batch_sizes: tuple[int, ...]
     form: Form
+    gpu_form: Form
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,6 +245,7 @@ RISK_GRU = Recipe(
     forms={"eager": unchanged, "folded": FoldedSequenceClassifier},
     batch_sizes=(64, 128, 256, 512),
     form=Form("eager", 256),
+    gpu_form=Form("eager", 2048),
 )
 
 XRAY_CNN = Recipe(
@@ -262,6 +265,7 @@ XRAY_CNN = Recipe(
     forms={"eager": unchanged, "fused": fused, "channels_last": channels_last},
     batch_sizes=(8, 16, 32, 64, 128),
     form=Form("eager", 32),
+    gpu_form=Form("fused", 512),
 )
 
 # The size of a batch changes a probability's last bits, and they can change a token: a block is always made whole.
@@ -282,4 +286,5 @@ MOLECULE_GAN = Recipe(
     forms={"eager": unchanged},
     batch_sizes=(512,),
     form=Form("eager", 512),
+    gpu_form=Form("eager", 512),
 )

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from torch import nn
 
 from medpipe.errors import DataError
 from medpipe.recipes import Recipe, Trained, ready
-from medpipe.score.devices import of_task, predict
+from medpipe.score.devices import form_on, of_task, predict, release
 
 # What a scorer yields, as mapInArrow wants it told; a row without a score has a code that says why.
 SCORED = "row_id string, score float, smiles string, is_valid boolean, code string, device string"
@@ -57,7 +57,11 @@ class Scorer:
             DataError: SHARD_ROWS when a file gives other than the planned rows.
             MedpipeError: what `read`, `load` and `of_task` raise.
         """
-        yield from self.rows(plans, self.on(of_task(self.device)))
+        device = of_task(self.device)
+        try:
+            yield from self.rows(plans, self.on(device))
+        finally:
+            release(device)
 
     def on(self, device: torch.device) -> Callable[[pa.RecordBatch], Iterator[pa.RecordBatch]]:
         """What turns a batch of the table's rows into SCORED of the same rows, on that device."""
@@ -77,6 +81,7 @@ class Scorer:
         place = self.model_sha256, device
         if place not in _READY:
             trained = self.load()
+            trained = replace(trained, form=form_on(device, self.recipe, trained.form))
             _READY[place] = ready(self.recipe, trained).to(device), trained
             # Spark's worker collects garbage after each task: torch's objects, alive for good, took it 0.2 s a time.
             gc.freeze()

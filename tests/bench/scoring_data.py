@@ -70,6 +70,7 @@ VECTOR_MLP = Recipe(
     forms={"eager": unchanged},
     batch_sizes=(8192,),
     form=Form("eager", 8192),
+    gpu_form=Form("eager", 8192),
 )
 
 
