@@ -1,7 +1,7 @@
 """Score every patient or image, or generate molecules, with the recipe's model that is current at --as-of."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -52,17 +52,20 @@ def main(run: job.Run) -> None:
     lake, recipe = run.lake, recipes.named(run.options["recipe"])
     model = checkpoints.current(lake.read("ops.model"), recipe.name, run.as_of)
     snapshot = pinned(run, recipe)
-    stage(run, recipe, model, snapshot)
-    scored = staged_of(run, snapshot)
-    require_few_errors(run, scored, snapshot.num_rows)
+    parts = parts_of(run, snapshot)
+    score = scoring(run, recipe, model, snapshot)
+    # A single part leaves a killed run nothing to go on from: the executors keep it until it is published.
+    scored = score(0, parts[0]).persist() if len(parts) == 1 else stage(run, parts, score, snapshot)
+    with shards_named(parts[0]):
+        codes = {row.code: row["count"] for row in scored.groupBy("code").count().collect()}
+    require_all(recipe, codes, snapshot)
+    require_few_errors(run, codes, snapshot.num_rows)
     lake.replace(score_rows(scored, recipe, model.model_sha256), recipe.scores_table, where=run.partition)
     lake.replace(error_rows(scored, model.model_sha256), "gold.score_error", where=run.partition)
     num_rows = lake.counts([recipe.scores_table, "gold.score_error"], run.partition)
-    if sum(num_rows.values()) != snapshot.num_rows:
-        raise DataError(
-            "ROWS_LOST", f"{recipe.name} has {snapshot.num_rows} rows, scored or refused are {num_rows}; run again"
-        )
-    lake.replace(scored.limit(0).drop("run_id"), "ops.scored", where=run.partition)
+    require_all(recipe, num_rows, snapshot)
+    if len(parts) > 1:
+        lake.replace(scored.limit(0).drop("run_id"), "ops.scored", where=run.partition)
     run.counts |= {
         "rows_in": snapshot.num_rows,
         "rows_out": num_rows[recipe.scores_table],
@@ -78,28 +81,41 @@ def pinned(run: job.Run, recipe: Recipe) -> Snapshot:
     return Snapshot(0, (noise_file(run.settings.score.seed, num_molecules, recipe.batch_rows),), num_molecules)
 
 
-def stage(run: job.Run, recipe: Recipe, model: Row, snapshot: Snapshot) -> None:
-    """Scores into ops.scored, part by part; parts that stand there of this very run are done."""
+def parts_of(run: job.Run, snapshot: Snapshot) -> list[list[Shard]]:
+    """The plan in parts of score.tasks_per_part shards; of nothing one empty part."""
+    shards, size = plan(snapshot.files, run.settings.score.shard_rows), run.settings.score.tasks_per_part
+    return [shards[start : start + size] for start in range(0, max(len(shards), 1), size)]
+
+
+def scoring(run: job.Run, recipe: Recipe, model: Row, snapshot: Snapshot) -> Callable[[int, list[Shard]], DataFrame]:
+    """What makes of a part, by its number and shards, rows of ops.scored (without run_id)."""
     lake, settings = run.lake, run.settings.score
     load = partial(checkpoints.load, f"{lake.root}/{model.path}", model.model_sha256)
     scorer = Scorer(recipe, model.model_sha256, load, settings.device)
     scorer = Isolated(scorer) if run.options["isolate"] == "yes" else scorer
     profile = devices.profile(lake.spark.conf.get, settings)
+
+    def score(part: int, shards: list[Shard]) -> DataFrame:
+        scored = shard_frame(lake.spark, shards).mapInArrow(scorer, SCORED, profile=profile)
+        return staged(scored, run.as_of, recipe.name, part, snapshot.version)
+
+    return score
+
+
+def stage(
+    run: job.Run, parts: list[list[Shard]], score: Callable[[int, list[Shard]], DataFrame], snapshot: Snapshot
+) -> DataFrame:
+    """ops.scored of this run, after each part that does not stand there yet has been stored in a commit of its own."""
     done = {row.part for row in staged_of(run, snapshot).select("part").distinct().collect()}
-    shards = plan(snapshot.files, settings.shard_rows)
-    for part, start in enumerate(range(0, len(shards), settings.tasks_per_part)):
+    for part, shards in enumerate(parts):
         if part in done:
             continue
-        group = shards[start : start + settings.tasks_per_part]
-        scored = shard_frame(lake.spark, group).mapInArrow(scorer, SCORED, profile=profile)
-        rows = staged(scored, run.as_of, recipe.name, part, snapshot.version)
-        with shards_named(group):
-            stored = lake.replace(rows, "ops.scored", where=place_of(run, snapshot) | {"part": part})
-        num_planned = sum(shard.num_rows for shard in group)
+        with shards_named(shards):
+            stored = run.lake.replace(score(part, shards), "ops.scored", where=place_of(run, snapshot) | {"part": part})
+        num_planned = sum(shard.num_rows for shard in shards)
         if stored.num_rows != num_planned:
-            raise DataError(
-                "ROWS_LOST", f"{recipe.name}: {num_planned} rows planned, {stored.num_rows} stored; run again"
-            )
+            raise DataError("ROWS_LOST", f"ops.scored: {num_planned} rows planned, {stored.num_rows} stored; run again")
+    return staged_of(run, snapshot)
 
 
 @contextmanager
@@ -128,9 +144,20 @@ def place_of(run: job.Run, snapshot: Snapshot) -> dict:
     return run.partition | {"feature_version": snapshot.version}
 
 
-def require_few_errors(run: job.Run, scored: DataFrame, num_rows: int) -> None:
-    """Raises DataError TOO_MANY_ERRORS, with the codes, beyond score.max_error_ratio."""
-    codes = {row.code: row["count"] for row in scored.where("code is not null").groupBy("code").count().collect()}
+def require_all(recipe: Recipe, num_rows: dict, snapshot: Snapshot) -> None:
+    """Raises DataError ROWS_LOST where the numbers do not add up to what was to be scored."""
+    if (found := sum(num_rows.values())) != snapshot.num_rows:
+        told = f"{recipe.name} has {snapshot.num_rows} rows, scored or refused are {found}"
+        raise DataError("ROWS_LOST", f"{told}; run again")
+
+
+def require_few_errors(run: job.Run, codes: dict[str | None, int], num_rows: int) -> None:
+    """Raises DataError TOO_MANY_ERRORS, with the codes, beyond score.max_error_ratio.
+
+    Args:
+        codes: code -> rows, None for those with a score.
+    """
+    codes = {code: count for code, count in codes.items() if code is not None}
     num_errors, limit = sum(codes.values()), run.settings.score.max_error_ratio
     if num_errors > limit * num_rows:
         told = ", ".join(f"{code} {count}" for code, count in sorted(codes.items()))

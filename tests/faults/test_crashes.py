@@ -13,7 +13,7 @@ from tests.nights import differing
 
 # Scores name the version of the sequences they were made from: the one place where a table written twice shows.
 TELLING = "after gold.sequence 1"
-KILLS = ("before bronze.record 1", "after phi.fate 1", "after ops.scored 1", "after gold.recommendation 1")
+KILLS = ("before bronze.record 1", "after phi.fate 1", "after gold.score 1", "after gold.recommendation 1")
 
 
 @pytest.fixture(scope="module")

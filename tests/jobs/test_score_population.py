@@ -43,7 +43,8 @@ def test_a_killed_scoring_goes_on_after_the_parts_it_has_stored(found, spark, tm
     workplace(whole, spark, tasks_per_part=1).run(score_population.main)
 
     def die(hook):
-        if hook == "after ops.scored 2":
+        # The table is made first.
+        if hook == "after ops.scored 3":
             raise KeyboardInterrupt
 
     with crashes.hooked(die), pytest.raises(KeyboardInterrupt):
@@ -60,7 +61,20 @@ def test_a_killed_scoring_goes_on_after_the_parts_it_has_stored(found, spark, tm
     assert nights.content(lakes[0], "ops.scored") == []
 
 
+def test_a_single_part_is_published_without_being_stored_before(found, spark, after_second_night):
+    rewrite(found, spark, num_files=2)
+    hooks = []
+    with crashes.hooked(hooks.append):
+        workplace(found, spark, max_error_ratio=0.02).run(score_population.main)
+    assert [hook for hook in hooks if hook.startswith("before")] == [
+        f"before {name} 1" for name in ("gold.score", "gold.score_error", "ops.run")
+    ]
+    assert {row[2] for row in scores(found, spark)} == {row[2] for row in scores(after_second_night, spark)}
+
+
 def test_a_killed_scoring_is_run_again_on_the_files_an_optimize_has_left(found, spark, after_second_night):
+    rewrite(found, spark, num_files=3)
+
     def die(hook):
         if hook == "after ops.scored 1":
             raise KeyboardInterrupt
@@ -86,7 +100,7 @@ def test_a_table_with_deletion_vectors_is_scored_from_a_copy_which_is_gone_after
     spark.sql(f"delete from delta.`{path}` where patient_id = '{gone}'")
 
     def die(hook):
-        if hook == "after ops.scored 1":
+        if hook == "after gold.score 1":
             raise KeyboardInterrupt
 
     with crashes.hooked(die), pytest.raises(KeyboardInterrupt):
