@@ -4,9 +4,9 @@
     python -m tests.bench.scoring --rows-scale 0.02 --repetitions 1 --only vectors
 
 Contenders take turns and the best of the repetitions counts: seconds move with the machine's load, ratios within one
-run are what to read. `medpipe job` is jobs/score_population.py as it stands: guard, plan, scoring, two staged and
-published commits, counts and the ledger; `medpipe scorer` is its scoring alone, written as a peer writes. Ends with 1
-where scores differ, never because of a time.
+run are what to read. `medpipe job` is jobs/score_population.py as it is: guard, plan, scoring, the commits of scores
+and errors (and of each part, where there are several), counts and the ledger; `medpipe scorer` is its scoring alone,
+written as a peer writes. Ends with 1 where scores differ, never because of a time.
 """
 
 import argparse
