@@ -2,7 +2,7 @@
 
 import sys
 
-from medpipe import command, job
+from medpipe import catalog, command, job
 from medpipe.errors import MissingEnvironmentError
 
 
@@ -23,7 +23,7 @@ def register(work: job.Workplace) -> None:
             "this session's catalog is forgotten when it ends; run by spark-submit where a metastore is configured, or "
             'put "spark.sql.catalogImplementation" = "hive" under [spark] of --config (`medpipe sql` needs no catalog)',
         )
-    for name in work.lake.register():
+    for name in catalog.register(work.lake):
         print(name)
 
 

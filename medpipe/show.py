@@ -80,9 +80,10 @@ def named_in(query: str) -> list[str]:
 def _answer(lake, query: str, num_rows: int, as_csv: bool) -> None:
     from pyspark.errors import AnalysisException, ParseException
 
+    from medpipe.catalog import register
     from medpipe.errors import UsageError
 
-    lake.register(named_in(query))
+    register(lake, named_in(query))
     try:
         frame = lake.spark.sql(query)
     except (AnalysisException, ParseException) as failure:

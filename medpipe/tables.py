@@ -178,40 +178,6 @@ class Lake:
         ]
         return {row.name: row.num_rows for row in reduce(DataFrame.unionAll, counted).collect()}
 
-    def register(self, names: list[str] | None = None) -> list[str]:
-        """Puts the tables that exist, and the views over them, into the session's catalog; returns their names.
-
-        Args:
-            names: only these; None takes all.
-        """
-        registered = []
-        wanted = contracts.names() if names is None else names
-        for name in wanted:
-            contract = contracts.load(name)
-            zone = name.split(".")[0]
-            if contract.view is None and self.exists(name):
-                self.spark.sql(f"create database if not exists {zone}")
-                self._register(name)
-                registered.append(name)
-        for name in wanted:
-            contract = contracts.load(name)
-            if contract.view is not None and all(source in registered for source in _sources(contract.view)):
-                self.spark.sql(f"create or replace view {name} as {contract.view}")
-                registered.append(name)
-        return registered
-
-    def _register(self, name: str) -> None:
-        """Names the table in the catalog; one of that name elsewhere is somebody's and stays."""
-        location = self.path(name).replace("'", "\\'")
-        if not self.spark.catalog.tableExists(name):
-            self.spark.sql(f"create table {name} using delta location '{location}'")
-            return
-        found = self.spark.sql(f"describe detail {name}").first().location.removeprefix("file:")
-        if found.rstrip("/") != self.path(name).removeprefix("file:").rstrip("/"):
-            raise ConflictError(
-                "OTHER_TABLE", f"the catalog's {name} lies at {found}, not at {self.path(name)}; drop it first"
-            )
-
     def _rows(self, name: str, where: dict) -> DataFrame:
         contract = contracts.load(name)
         if not self.exists(name):
@@ -323,7 +289,3 @@ def _arrow(rows: list[tuple], struct: StructType) -> pa.Table:
 
     told = [{c.name: value(item, c.dataType) for c, item in zip(struct, row, strict=True)} for row in rows]
     return pa.Table.from_pylist(told, schema=to_arrow_schema(struct))
-
-
-def _sources(view: str) -> set[str]:
-    return {name for name in contracts.names() if name in view}

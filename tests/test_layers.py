@@ -22,6 +22,7 @@ PURE = {
 }
 EDGES = {
     "bundle",
+    "catalog",
     "checkpoints",
     "command",
     "job",
@@ -52,13 +53,14 @@ MAY_IMPORT = {
     "snapshots": BASE | {"stream"},
     "staging": BASE | {"log", "snapshots"},
     "tables": BASE | {"snapshots", "staging"},
+    "catalog": BASE | {"tables"},
     "ledger": BASE | {"tables"},
     "checkpoints": BASE | {"models", "recipes", "stream", "tables"},
     "recipes": BASE | PLAIN | {"models", "stream"},
     "settings": {"errors", "score", "train"} | PURE,
     "command": {"errors", "log", "settings"},
     "job": BASE | EDGES | {"ingest"},
-    "show": BASE | {"command", "job"},
+    "show": BASE | {"catalog", "command", "job"},
     "cli": {"errors", "show"},
     "jobs": BASE | PLAIN | PURE | EDGES | {"simulate", "stream", "models", "train", "score", "jobs"},
 }

@@ -1,6 +1,6 @@
 import pytest
 
-from medpipe import cli, contracts
+from medpipe import catalog, cli, contracts
 from medpipe.tables import Lake
 
 SIMILARITY = """
@@ -64,7 +64,7 @@ def test_a_lake_without_metastore_cannot_be_registered(lake, capsys):
 
 
 def test_registered_tables_are_queried_by_name(lake, spark):
-    assert lake.register() == ["gold.patient_similarity"]
+    assert catalog.register(lake) == ["gold.patient_similarity"]
     rows = spark.sql("select patient_id from gold.patient_similarity where similarity < 0.4").collect()
     assert [row.patient_id for row in rows] == ["ann"]
     doc = contracts.load("gold.patient_similarity").struct["similarity"].metadata["comment"]

@@ -6,7 +6,7 @@ import pytest
 from arro3.core import Table
 from pyspark.sql import functions as F
 
-from medpipe import contracts, job
+from medpipe import catalog, contracts, job
 from medpipe.errors import DataError
 from medpipe.jobs import build_cohort, build_ratings, build_sequences, nightly, score_population
 from tests import nights
@@ -137,7 +137,7 @@ def test_an_independent_client_sees_the_same_rows(after_second_night, lake):
 
 
 def test_the_newest_scores_can_be_asked_for_by_name(lake, after_second_night):
-    assert "gold.current_score" in lake.register()
+    assert "gold.current_score" in catalog.register(lake)
     days = lake.spark.sql("select distinct as_of from gold.current_score").collect()
     assert [row.as_of for row in days] == [after_second_night.as_ofs[-1]]
 

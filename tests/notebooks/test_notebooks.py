@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from nbmake.nb_run import NotebookRun
 
+from medpipe import catalog
 from medpipe.tables import Lake
 from tests.conftest import CONF
 
@@ -72,7 +73,8 @@ def test_a_lake_that_has_only_its_cohort_is_told_of_and_drawn(after_second_night
 def test_the_first_cell_takes_the_session_and_the_registered_tables_it_finds(after_second_night, spark, monkeypatch):
     monkeypatch.delenv("MEDPIPE_LAKE", raising=False)
     folder = after_second_night.folder
-    Lake(spark, str(folder / "lake"), str(folder / "lake-phi")).register(["gold.cohort", "gold.score"])
+    lake = Lake(spark, str(folder / "lake"), str(folder / "lake-phi"))
+    catalog.register(lake, ["gold.cohort", "gold.score"])
     names = run_inside(spark, code_of(SCORES)[:1])
     assert names["spark"] is spark
     assert spark.sql("select count(*) as rows from gold.score").first().rows > 0
