@@ -64,7 +64,8 @@ def main(run: job.Run) -> None:
     lake.replace(error_rows(scored, model.model_sha256), "gold.score_error", where=run.partition)
     num_rows = lake.counts([recipe.scores_table, "gold.score_error"], run.partition)
     require_all(recipe, num_rows, snapshot)
-    if len(parts) > 1:
+    if lake.exists("ops.scored"):
+        # Of a killed run, too, that had more parts than this one.
         lake.replace(scored.limit(0).drop("run_id"), "ops.scored", where=run.partition)
     run.counts |= {
         "rows_in": snapshot.num_rows,

@@ -72,7 +72,8 @@ def test_a_single_part_is_published_without_being_stored_before(found, spark, af
     assert {row[2] for row in scores(found, spark)} == {row[2] for row in scores(after_second_night, spark)}
 
 
-def test_a_killed_scoring_is_run_again_on_the_files_an_optimize_has_left(found, spark, after_second_night):
+@pytest.mark.parametrize("num_files", [2, 1])
+def test_a_killed_scoring_is_run_again_on_the_files_an_optimize_has_left(found, spark, after_second_night, num_files):
     rewrite(found, spark, num_files=3)
 
     def die(hook):
@@ -81,7 +82,7 @@ def test_a_killed_scoring_is_run_again_on_the_files_an_optimize_has_left(found, 
 
     with crashes.hooked(die), pytest.raises(KeyboardInterrupt):
         workplace(found, spark, tasks_per_part=1).run(score_population.main)
-    rewrite(found, spark, num_files=2)
+    rewrite(found, spark, num_files=num_files)
     (done,) = workplace(found, spark, tasks_per_part=1).run(score_population.main)
     lakes = [n.workplace(spark, n.as_ofs[1]).lake.for_run("") for n in (found, after_second_night)]
     found_scores, expected = (
