@@ -19,7 +19,7 @@ faults: setup ## the long fault runs (up to 60 minutes)
 	@$(python) -m pytest -m faults
 
 bench: setup ## the benchmarks there are, and how to run one
-	@for bench in tests/bench/*.py; do [ ! -e "$$bench" ] || echo "$(python) $$bench"; done
+	@grep -l __main__ tests/bench/*.py | sed 's|/|.|g; s|\.py$$||; s|^|$(python) -m |'
 
 lint: setup ## style and formatting
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

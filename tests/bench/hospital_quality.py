@@ -1,6 +1,6 @@
 """How near the night's models come to the truth of a simulated hospital, through the whole pipeline.
 
-    python tests/bench/hospital_quality.py --patients 20000 --seeds 1 2 3 --out /tmp/quality
+    python -m tests.bench.hospital_quality --patients 20000 --seeds 1 2 3 --out /tmp/quality
 
 For each seed: simulate, load, train, recommend, then compare on the test split with the true risks and with lists made
 from the true preferences. Prints one line of figures per seed; about ten minutes each on 2 cores.

@@ -1,6 +1,6 @@
 """How good the molecules of molecule_gan are, through the whole pipeline, beside figures published for MOSES.
 
-    python tests/bench/molecule_quality.py --data ../shared/data/mol_moses --lake /tmp/molecules
+    python -m tests.bench.molecule_quality --data ../shared/data/mol_moses --lake /tmp/molecules
 
 Trains on 150,000 molecules (about half an hour on one core; a second call goes on where the first ended), makes 30,000
 over two tasks and again over four, compares them, and measures the first: FCD on the valid ones against 15,000 held-out

@@ -1,6 +1,6 @@
 """Peak memory of a night's processes for hospitals of several sizes: the JVM of Spark, its Python workers, the driver.
 
-    python tests/bench/night_memory.py --patients 50000 200000 --out /tmp/memory
+    python -m tests.bench.night_memory --patients 50000 200000 --out /tmp/memory
 
 For each size: simulate; the night of the first delivery, all history; a model trained and promoted; the same night
 again, which adds the scores. Each command is a process of its own, watched twice a second. Memory is proportional set

@@ -1,6 +1,6 @@
 """Ratios of time, cases taken in turns on this machine: neighbours in blocks or by all pairs; our lists or Spark's.
 
-    python tests/bench/recommend.py --patients 2000 --repetitions 3
+    python -m tests.bench.recommend --patients 2000 --repetitions 3
 
 Seconds move with the machine's load; the ratios within one run are what to read.
 """

@@ -1,6 +1,6 @@
 """Is the simulated task as hard as it should be? Oracle, GRU and logistic regression; oracle, ALS and popularity.
 
-    python tests/bench/simulator_task.py --patients 20000 --seeds 1 2 3
+    python -m tests.bench.simulator_task --patients 20000 --seeds 1 2 3
 
 Works on the simulated patients in memory, without dirt and without Spark: minutes instead of a night.
 """
