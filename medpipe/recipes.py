@@ -1,6 +1,6 @@
 """What a model needs to be trained and to score: its table, its columns, how rows become tensors, logits scores."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -113,19 +113,17 @@ def ready(recipe: Recipe, trained: Trained) -> nn.Module:
 def predict(recipe: Recipe, config: dict, model: nn.Module, encoded: Encoded, batch_size: int) -> np.ndarray:
     """Scores float32 (N, ...) of all rows on the CPU, in their order; those of similar length share a forward pass."""
     model.eval()
-    found = (
-        (rows, recipe.scores(model(*inputs)).numpy()) for rows, inputs in batches(recipe, config, encoded, batch_size)
-    )
-    return in_order(found, len(encoded.ids))
+    taken = batches(recipe, config, encoded, batch_size)
+    return in_order([(rows, recipe.scores(model(*inputs)).numpy()) for rows, inputs in taken])
 
 
-def in_order(found: Iterable[tuple[np.ndarray, np.ndarray]], num_rows: int) -> np.ndarray:
-    """float32 (N, ...) from (rows (B,), their scores (B, ...)) that come in any order."""
-    scores = np.empty(num_rows, np.float32)
-    for rows, part in found:
-        if part.shape[1:] != scores.shape[1:]:
-            scores = np.empty((num_rows, *part.shape[1:]), np.float32)
-        scores[rows] = part
+def in_order(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """float32 (N, ...) from (rows (B,), their scores (B, ...)) in which each of N rows comes once."""
+    if not found:
+        return np.empty(0, np.float32)
+    rows, parts = (np.concatenate(part) for part in zip(*found, strict=True))
+    scores = np.empty_like(parts)
+    scores[rows] = parts
     return scores
 
 

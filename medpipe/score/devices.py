@@ -96,7 +96,7 @@ def predict(
     if found:
         rows, parts = zip(*found, strict=True)
         found = [(np.concatenate(rows), torch.cat(parts).cpu().numpy())]
-    return recipes.in_order(found, len(encoded.ids)), "cuda" if smallest == batch_size else f"cuda/{smallest}"
+    return recipes.in_order(found), "cuda" if smallest == batch_size else f"cuda/{smallest}"
 
 
 def _exact() -> AbstractContextManager[None]:
