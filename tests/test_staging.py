@@ -1,4 +1,4 @@
-import logging
+import json
 import os
 import re
 import shutil
@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from delta.tables import DeltaTable
 
-from medpipe import staging
+from medpipe import log, staging
 from medpipe.errors import ContractError, DataError
 from medpipe.stream.reader import local_path, read
 from medpipe.stream.shards import plan
@@ -74,13 +74,14 @@ def test_a_plain_table_is_read_where_it_lies(plain, staged):
     assert (snapshot.staged, snapshot.num_rows, os.path.exists(folder)) == ("", 9, False)
 
 
-def test_deleted_rows_are_not_in_the_copy_which_lies_in_the_order_of_the_ids(vectors, staged, caplog):
-    with caplog.at_level(logging.INFO, "medpipe"):
-        _, snapshot = staged(vectors)
+def test_deleted_rows_are_not_in_the_copy_which_lies_in_the_order_of_the_ids(vectors, staged, tmp_path):
+    log.configure(str(tmp_path / "log.jsonl"))
+    _, snapshot = staged(vectors)
     assert rows_read(snapshot) == WITHOUT_P3
     assert (snapshot.staged, snapshot.num_rows) == ("TABLE_FEATURE", 8)
-    (told,) = [record for record in caplog.records if record.message == "table staged"]
-    assert (told.table, told.code, told.rows) == (vectors, "TABLE_FEATURE", 8) and "deletionVectors" in told.detail
+    (told,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert (told["event"], told["table"], told["code"], told["rows"]) == ("table staged", vectors, "TABLE_FEATURE", 8)
+    assert "deletionVectors" in told["detail"]
 
 
 def test_renamed_columns_are_read_by_the_name_they_have(spark, table, staged):
