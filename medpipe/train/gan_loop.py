@@ -138,11 +138,20 @@ def _generate(
     """One step towards the drawn molecules that are likelier real than the others, and towards real ones."""
     gan.discriminator.eval()
     with torch.no_grad():
-        ratio = gan.discriminator(drawn).clamp(-settings.max_logit, settings.max_logit).exp() * is_valid
-        advantage = ratio / ratio.mean() - 1
-    loss = -(advantage * gan.generator.log_probability(drawn)).mean()
+        weights = advantage(gan.discriminator(drawn), is_valid, settings.max_logit)
+    loss = -(weights * gan.generator.log_probability(drawn)).mean()
     loss = loss - settings.likelihood_weight * gan.generator.log_probability(real).mean()
     _step(gan.generator, optimiser, loss, settings.max_norm)
+
+
+def advantage(logits: Tensor, is_valid: Tensor, max_logit: float) -> Tensor:
+    """How much likelier a drawn molecule is to be real than the others, float32 (N,), mean 0; -1 for what is none.
+
+    Args:
+        logits: of the discriminator (N,). is_valid: bool (N,), true for at least one.
+    """
+    ratio = logits.clamp(-max_logit, max_logit).exp() * is_valid
+    return ratio / ratio.mean() - 1
 
 
 @torch.no_grad()

@@ -30,6 +30,11 @@ def test_a_form_for_scoring_is_the_same_function(model, form):
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in quicker.modules())
 
 
+def test_channels_last_lie_so_in_memory(model):
+    convolution = channels_last(model).stages[-1][0]
+    assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (64, 48), (224, 224)])
 def test_any_size_gives_one_logit_an_image(height, width):
     model = ImageClassifier(ImageConfig(height, width, channels=4)).eval()

@@ -63,8 +63,21 @@ def test_without_an_end_there_is_no_string():
         (None, None),
         ("C" * 60_000, None),
         ("C(" * 20_000 + "C" + ")" * 20_000, None),
+        ("C(" * 60 + "C" + ")" * 60, None),
+        ("C(" * 3 + "C" + ")" * 3, "CCCC"),
     ],
-    ids=["other order", "canonical", "open ring", "five bonds", "empty", "no end", "too long", "too deep"],
+    ids=[
+        "other order",
+        "canonical",
+        "open ring",
+        "five bonds",
+        "empty",
+        "no end",
+        "too long",
+        "too long and deep",
+        "too deep",
+        "branches",
+    ],
 )
 def test_rdkit_is_asked_only_what_it_can_answer(smiles, expected, capfd):
     assert canonical(smiles) == expected

@@ -94,6 +94,25 @@ def test_a_row_whose_process_died_once_only_is_scored(scorer, shard, tmp_path):
     assert found == scored(scorer(), shard)
 
 
+def dying_at_first(batch, deaths, counted):
+    """The batch; with the number 3 in it the process dies so many times, counted in a file."""
+    died = len(counted.read_bytes()) if counted.exists() else 0
+    if 3 in batch.column(0).to_pylist() and died < deaths:
+        with counted.open("ab") as file:
+            file.write(b".")
+        killed()
+    return [batch]
+
+
+# Of eight rows the whole, its half, its quarter and the row itself are asked for, and the row once more.
+@pytest.mark.parametrize(("deaths", "found"), [(3, []), (4, []), (5, [3])])
+def test_a_row_is_blamed_only_if_the_process_dies_of_it_twice(tmp_path, deaths, found):
+    batch = pa.record_batch([pa.array(range(8))], ["number"])
+    function = partial(dying_at_first, deaths=deaths, counted=tmp_path / "deaths")
+    with isolation.Child(partial(lambda function: function, function)) as child:
+        assert isolation.killers(child, batch) == found
+
+
 def test_a_batch_of_which_many_rows_kill_is_not_searched_to_its_end(scorer, shard, monkeypatch):
     monkeypatch.setattr(isolation, "MAX_KILLERS", 1)
     deaths = {(f"p{i:05d}",): killed for i in range(300)}

@@ -7,7 +7,7 @@ import torch
 from medpipe.errors import UsageError
 from medpipe.models.gan import GanConfig, MoleculeGan
 from medpipe.molecules.smiles import canonical, decode, learn
-from medpipe.train.gan_loop import fit_gan
+from medpipe.train.gan_loop import advantage, fit_gan
 from medpipe.train.molecules import padded
 from medpipe.train.settings import GanSettings
 
@@ -76,6 +76,22 @@ def test_in_the_rounds_the_generator_comes_nearer_to_what_it_did_not_learn_by_li
     before, after = (fit_gan(config, rows, replace(few, num_rounds=rounds), silent) for rounds in (0, 40))
     shares = [np.mean([text in set(MOLECULES) for text in made(found, config)]) for found in (before, after)]
     assert shares[1] > shares[0] + 0.05
+
+
+def test_a_molecule_weighs_by_its_odds_of_being_real_and_an_invalid_one_against_all():
+    odds = torch.tensor([1.0, 3.0, 100.0, 100.0])
+    weights = advantage(odds.log(), torch.tensor([True, True, True, False]), max_logit=float(np.log(8)))
+    torch.testing.assert_close(weights, torch.tensor([1.0, 3.0, 8.0, 0.0]) / 3 - 1)
+
+
+def test_the_generator_that_is_kept_is_the_average_of_its_steps(molecules):
+    rows, config = molecules
+    found = [
+        fit_gan(config, rows, replace(SETTINGS, num_epochs=1, num_rounds=0, decay=decay), silent).weights
+        for decay in (0.0, 0.9)
+    ]
+    last, average = (weights["generator.head.weight"] for weights in found)
+    assert not torch.equal(last, average)
 
 
 def test_a_generator_that_makes_nothing_valid_is_told():
