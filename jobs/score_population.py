@@ -13,7 +13,7 @@ from medpipe.errors import DataError, task_of_dead_worker
 from medpipe.recipes import Recipe
 from medpipe.score import devices
 from medpipe.score.isolation import Isolated
-from medpipe.score.outputs import error_rows, score_rows, staged
+from medpipe.score.outputs import error_rows, placed, score_rows
 from medpipe.score.scorer import SCORED, Scorer
 from medpipe.snapshots import Snapshot, shard_frame
 from medpipe.stream.noise import noise_file
@@ -53,24 +53,26 @@ def main(run: job.Run) -> None:
     model = checkpoints.current(lake.read("ops.model"), recipe.name, run.as_of)
     snapshot = pinned(run, recipe)
     parts = parts_of(run, snapshot)
-    score = scoring(run, recipe, model, snapshot)
-    # A single part leaves a killed run nothing to go on from: the executors keep it until it is published.
-    scored = score(0, parts[0]).persist() if len(parts) == 1 else stage(run, parts, score, snapshot)
+    score = scoring(run, recipe, model)
+    if len(parts) == 1:
+        # It leaves a killed run nothing to go on from: the executors keep it until it is published.
+        scored = placed(score(parts[0]).persist(), place_of(run, snapshot) | {"part": 0})
+    else:
+        scored = stage(run, parts, score, snapshot)
     with shards_named(parts[0]):
         codes = {row.code: row["count"] for row in scored.groupBy("code").count().collect()}
-    require_all(recipe, codes, snapshot)
+    require_all(recipe, sum(codes.values()), snapshot)
     require_few_errors(run, codes, snapshot.num_rows)
-    lake.replace(score_rows(scored, recipe, model.model_sha256), recipe.scores_table, where=run.partition)
-    lake.replace(error_rows(scored, model.model_sha256), "gold.score_error", where=run.partition)
-    num_rows = lake.counts([recipe.scores_table, "gold.score_error"], run.partition)
-    require_all(recipe, num_rows, snapshot)
+    scores = lake.replace(score_rows(scored, recipe, model.model_sha256), recipe.scores_table, where=run.partition)
+    errors = lake.replace(error_rows(scored, model.model_sha256), "gold.score_error", where=run.partition)
+    require_all(recipe, scores.num_rows + errors.num_rows, snapshot)
     if lake.exists("ops.scored"):
         # Of a killed run, too, that had more parts than this one.
         lake.replace(scored.limit(0).drop("run_id"), "ops.scored", where=run.partition)
     run.counts |= {
         "rows_in": snapshot.num_rows,
-        "rows_out": num_rows[recipe.scores_table],
-        "rows_quarantined": num_rows["gold.score_error"],
+        "rows_out": scores.num_rows,
+        "rows_quarantined": errors.num_rows,
     }
 
 
@@ -88,31 +90,27 @@ def parts_of(run: job.Run, snapshot: Snapshot) -> list[list[Shard]]:
     return [shards[start : start + size] for start in range(0, max(len(shards), 1), size)]
 
 
-def scoring(run: job.Run, recipe: Recipe, model: Row, snapshot: Snapshot) -> Callable[[int, list[Shard]], DataFrame]:
-    """What makes of a part, by its number and shards, rows of ops.scored (without run_id)."""
+def scoring(run: job.Run, recipe: Recipe, model: Row) -> Callable[[list[Shard]], DataFrame]:
+    """What makes of shards the scorer's rows."""
     lake, settings = run.lake, run.settings.score
     load = partial(checkpoints.load, f"{lake.root}/{model.path}", model.model_sha256)
     scorer = Scorer(recipe, model.model_sha256, load, settings.device)
     scorer = Isolated(scorer) if run.options["isolate"] == "yes" else scorer
     profile = devices.profile(lake.spark.conf.get, settings)
-
-    def score(part: int, shards: list[Shard]) -> DataFrame:
-        scored = shard_frame(lake.spark, shards).mapInArrow(scorer, SCORED, profile=profile)
-        return staged(scored, run.as_of, recipe.name, part, snapshot.version)
-
-    return score
+    return lambda shards: shard_frame(lake.spark, shards).mapInArrow(scorer, SCORED, profile=profile)
 
 
 def stage(
-    run: job.Run, parts: list[list[Shard]], score: Callable[[int, list[Shard]], DataFrame], snapshot: Snapshot
+    run: job.Run, parts: list[list[Shard]], score: Callable[[list[Shard]], DataFrame], snapshot: Snapshot
 ) -> DataFrame:
     """ops.scored of this run, after each part that does not stand there yet has been stored in a commit of its own."""
     done = {row.part for row in staged_of(run, snapshot).select("part").distinct().collect()}
     for part, shards in enumerate(parts):
         if part in done:
             continue
+        place = place_of(run, snapshot) | {"part": part}
         with shards_named(shards):
-            stored = run.lake.replace(score(part, shards), "ops.scored", where=place_of(run, snapshot) | {"part": part})
+            stored = run.lake.replace(placed(score(shards), place), "ops.scored", where=place)
         num_planned = sum(shard.num_rows for shard in shards)
         if stored.num_rows != num_planned:
             raise DataError("ROWS_LOST", f"ops.scored: {num_planned} rows planned, {stored.num_rows} stored; run again")
@@ -145,10 +143,10 @@ def place_of(run: job.Run, snapshot: Snapshot) -> dict:
     return run.partition | {"feature_version": snapshot.version}
 
 
-def require_all(recipe: Recipe, num_rows: dict, snapshot: Snapshot) -> None:
-    """Raises DataError ROWS_LOST where the numbers do not add up to what was to be scored."""
-    if (found := sum(num_rows.values())) != snapshot.num_rows:
-        told = f"{recipe.name} has {snapshot.num_rows} rows, scored or refused are {found}"
+def require_all(recipe: Recipe, num_rows: int, snapshot: Snapshot) -> None:
+    """Raises DataError ROWS_LOST where other than the rows to be scored are scored or refused."""
+    if num_rows != snapshot.num_rows:
+        told = f"{recipe.name} has {snapshot.num_rows} rows, scored or refused are {num_rows}"
         raise DataError("ROWS_LOST", f"{told}; run again")
 
 

@@ -36,19 +36,17 @@ def main(run: job.Run) -> None:
 
     # The PHI zone first: nothing is published of a delivery that is too bad.
     lake.replace(decided.select(*omop.NAME, "fate", "source", "delivery_id"), "phi.fate", where=own)
-    lake.replace(refused(run, records, decided), "phi.quarantine", where=own)
+    quarantined = lake.replace(refused(run, records, decided), "phi.quarantine", where=own)
     counts, reasons = balance.counted(*(lake.read(name, where=own) for name in ("phi.fate", "phi.quarantine")))
     limit = run.settings.thresholds.get(own["source"], thresholds.Threshold())
     thresholds.require(limit, own["source"], counts["quarantined"], counts["accepted"] + counts["quarantined"], reasons)
 
-    for name in SILVER:
-        lake.replace(accepted(run, decided, name), name, where=own)
+    written = {name: lake.replace(accepted(run, decided, name), name, where=own).num_rows for name in SILVER}
     events = lake.history("silver.event").where(F.col("delivery_id") == own["delivery_id"])
     missing = gaps(events, earlier(run, "silver.encounter", include_own=True))
     origin = {"source": F.lit(own["source"]), "delivery_id": F.lit(own["delivery_id"])}
     lake.replace(missing.withColumns(origin), "ops.data_gap", where=own)
-    written = lake.counts([*SILVER, "phi.quarantine"], own)
-    balance.require(num_delivered, counts, written.pop("phi.quarantine"), written)
+    balance.require(num_delivered, counts, quarantined.num_rows, written)
     run.counts |= {
         "rows_in": num_delivered,
         "rows_out": counts["accepted"],

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
-from functools import reduce
 from zoneinfo import ZoneInfo
 
 import delta.exceptions
@@ -117,22 +116,24 @@ class Lake:
         rows = contracts.conform(self._stamped(frame), name)
         self._create(name)
         told = f"{self.run_id} {_sql(where)}"
-        if self._holds(name, told):
-            return self._record(name, num_rows=0)
-        writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", _sql(where))
-        self._commit(name, lambda: writer.option("userMetadata", told).save(self.path(name)))
-        return self._record(name)
+        before = self._newest(name)
+        # The table's last commit is this run's of this partition if it was killed before the ledger knew.
+        if self._commit_info(name, before).get("userMetadata") != told:
+            writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", _sql(where))
+            self._commit(name, lambda: writer.option("userMetadata", told).save(self.path(name)))
+        return self._record(name, told, before)
 
     def append(self, frame: DataFrame, name: str, once: str | None = None) -> Written:
         """Adds rows in one commit; the same `once` (default: this run) again adds nothing."""
         is_stamped = contracts.load(name).struct.names[-1] == "run_id"
         rows = contracts.conform(self._stamped(frame) if is_stamped else frame, name)
         self._create(name)
-        writer = rows.write.format("delta").mode("append").option("userMetadata", once or self.run_id)
+        told, before = once or self.run_id, self._newest(name)
+        writer = rows.write.format("delta").mode("append").option("userMetadata", told)
         # A table's own transaction id: Delta skips a pair it has seen.
-        writer = writer.option("txnAppId", f"medpipe/{name}/{once or self.run_id}").option("txnVersion", 1)
+        writer = writer.option("txnAppId", f"medpipe/{name}/{told}").option("txnVersion", 1)
         self._commit(name, lambda: writer.save(self.path(name)))
-        return self._record(name)
+        return self._record(name, told, before)
 
     def log(self, rows: list[tuple], name: str) -> None:
         """Adds rows that say what happened just now, values in the contract's order; nothing else waits for them.
@@ -165,18 +166,7 @@ class Lake:
 
     def count(self, name: str, where: dict) -> int:
         """Rows committed for a partition, counted afresh from the newest version."""
-        return self.counts([name], where)[name]
-
-    def counts(self, names: list[str], where: dict) -> dict[str, int]:
-        """As `count`, of several tables in one query."""
-        counted = [
-            self.spark.read.format("delta")
-            .load(self.path(name))
-            .where(_predicate(where))
-            .agg(F.lit(name).alias("name"), F.count("*").alias("num_rows"))
-            for name in names
-        ]
-        return {row.name: row.num_rows for row in reduce(DataFrame.unionAll, counted).collect()}
+        return self.spark.read.format("delta").load(self.path(name)).where(_predicate(where)).count()
 
     def _rows(self, name: str, where: dict) -> DataFrame:
         contract = contracts.load(name)
@@ -206,15 +196,10 @@ class Lake:
             if not check.sql.endswith(" is not null"):
                 # Delta takes null for a violation, SQL and our contracts do not.
                 builder = builder.property(f"delta.constraints.{_constraint(check)}", f"coalesce({check.sql}, true)")
-        if not name.startswith(("gold.", "ops.")):
-            # Column statistics keep real values, birth dates for one, in the log.
-            builder = builder.property("delta.dataSkippingNumIndexedCols", "0")
+        # Column statistics keep real values, birth dates for one, in the log; a choice by partition needs none.
+        builder = builder.property("delta.dataSkippingNumIndexedCols", "0")
         builder = builder.property("delta.enableDeletionVectors", "false")
         self._commit(name, builder.partitionedBy(*contract.partition_by).execute)
-
-    def _holds(self, name: str, told: str) -> bool:
-        """Whether the table's last commit is this run's of this partition: it was killed before the ledger knew."""
-        return self._last_commit(name).get("userMetadata") == told
 
     def _commit(self, name: str, write: Callable[[], None]) -> None:
         """The only place where a table changes."""
@@ -238,23 +223,26 @@ class Lake:
         none = self.spark._jvm.scala.Option.empty()
         return self._log(name).update(False, none, none).version()
 
-    def _last_commit(self, name: str) -> dict:
-        """commitInfo of the newest version, and that version (Delta PROTOCOL.md, Commit Provenance Information)."""
-        log, version = self._log(name), self._newest(name)
+    def _commit_info(self, name: str, version: int) -> dict:
+        """What a commit says of itself (Delta PROTOCOL.md, Commit Provenance Information)."""
+        log = self._log(name)
         file = self.spark._jvm.org.apache.hadoop.fs.Path(f"{self.path(name)}/_delta_log/{version:020d}.json")
         lines = log.store().read(file, log.newDeltaHadoopConf()).mkString("\n").split("\n")
-        told = next((a["commitInfo"] for a in map(json.loads, lines) if "commitInfo" in a), {})
-        return told | {"version": version}
+        return next((action["commitInfo"] for action in map(json.loads, lines) if "commitInfo" in action), {})
 
     def _log(self, name: str) -> JavaObject:
         return self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.spark._jsparkSession, self.path(name))
 
-    def _record(self, name: str, num_rows: int | None = None) -> Written:
-        last = self._last_commit(name)
-        if num_rows is None:
-            num_rows = int(last.get("operationMetrics", {}).get("numOutputRows", 0))
-        written = Written(name, last["version"], num_rows)
-        self._pin(name, last["version"])
+    def _record(self, name: str, told: str, before: int) -> Written:
+        """What the commit that says `told` wrote; of nothing Delta makes no commit, and others' may have come since."""
+        newest = self._newest(name)
+        written = Written(name, newest, 0)
+        for version in range(newest, before - 1, -1):
+            info = self._commit_info(name, version)
+            if info.get("userMetadata") == told:
+                written = Written(name, version, int(info.get("operationMetrics", {}).get("numOutputRows", 0)))
+                break
+        self._pin(name, written.version)
         self.written.append(written)
         return written
 

@@ -34,10 +34,33 @@ def test_a_partition_is_replaced_and_the_others_stay(lake, spark):
 def test_the_same_run_again_writes_nothing(lake, spark):
     first = lake.replace(ratings(spark, ("ann", 1.0)), "gold.rating", where={"as_of": DAY})
     again = lake.for_run("run1").replace(ratings(spark, ("ann", 1.0)), "gold.rating", where={"as_of": DAY})
-    assert (first.num_rows, first.version) == (1, again.version)
+    assert (first.num_rows, first.version) == (1, again.version) and again.num_rows == 1
     lake.append(spark.createDataFrame([("ab",)], "fingerprint string"), "phi.key")
     lake.for_run("run1").append(spark.createDataFrame([("ab",)], "fingerprint string"), "phi.key")
     assert lake.count("phi.key", {}) == 1
+
+
+def test_what_a_run_wrote_is_not_what_the_run_before_it_did(lake, spark):
+    lake.replace(ratings(spark, ("ann", 1.0)), "gold.rating", where={"as_of": DAY})
+    nothing = ratings(spark, ("ann", 1.0), day=date(2026, 2, 1)).limit(0)
+    assert lake.for_run("run2").replace(nothing, "gold.rating", where={"as_of": date(2026, 2, 1)}).num_rows == 0
+
+
+def test_what_a_run_wrote_is_told_of_it_where_another_wrote_at_once(lake, spark, monkeypatch):
+    lake.replace(ratings(spark, ("ann", 1.0)), "gold.rating", where={"as_of": DAY})
+    other, commit = date(2026, 2, 1), Lake._commit
+
+    def followed(this, name, write):
+        commit(this, name, write)
+        if this.run_id == "run2":
+            bob = ratings(spark, ("bob", 1.0), ("cat", 1.0), day=other)
+            lake.for_run("run3").replace(bob, "gold.rating", where={"as_of": other})
+
+    monkeypatch.setattr(Lake, "_commit", followed)
+    mine = lake.for_run("run2")
+    written = mine.replace(ratings(spark, ("dan", 2.0)), "gold.rating", where={"as_of": DAY})
+    assert (written.num_rows, written.version) == (1, 2)
+    assert sorted(row.patient_id for row in mine.read("gold.rating").collect()) == ["dan"]
 
 
 def test_of_two_runs_that_replace_a_partition_at_once_the_later_is_told_to_run_again(lake, spark, tmp_path):

@@ -1,7 +1,5 @@
 """Rows of the tables of scores and of gold.score_error from what the workers return."""
 
-from datetime import date
-
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -9,16 +7,14 @@ from medpipe import contracts
 from medpipe.recipes import Recipe
 
 
-def staged(scored: DataFrame, as_of: date, recipe: str, part: int, feature_version: int) -> DataFrame:
-    """ops.scored (without run_id) from a scorer's rows."""
-    return scored.withColumns(
-        {
-            "as_of": F.lit(as_of),
-            "recipe": F.lit(recipe),
-            "part": F.lit(part),
-            "feature_version": F.lit(feature_version).cast("long"),
-        }
-    )
+def placed(scored: DataFrame, place: dict) -> DataFrame:
+    """ops.scored (without run_id) from a scorer's rows.
+
+    Args:
+        place: column -> value of those the table is partitioned by.
+    """
+    types = contracts.load("ops.scored").struct
+    return scored.withColumns({name: F.lit(value).cast(types[name].dataType) for name, value in place.items()})
 
 
 def score_rows(scored: DataFrame, recipe: Recipe, model_sha256: str) -> DataFrame:

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from medpipe import checkpoints, contracts
 from medpipe.errors import DataError, raised_by_worker
 from medpipe.recipes import RISK_GRU, Trained, predict
-from medpipe.score.outputs import error_rows, score_rows, staged
+from medpipe.score.outputs import error_rows, placed, score_rows
 from medpipe.score.scorer import SCORED, Scorer
 from medpipe.snapshots import pin, shard_frame
 from medpipe.stream.batches import sequences_of
@@ -186,8 +186,8 @@ def test_a_score_that_is_no_number_is_a_code(registered, spark, table, tmp_path)
 def test_rows_fit_the_contract(spark):
     rows = [("p1", 0.25, None, None, None, "cpu"), ("p2", None, None, None, "EMPTY", None)]
     scored = spark.createDataFrame(rows, SCORED)
-    stored = staged(scored, date(2026, 1, 31), "risk_gru", 0, 7).withColumn("run_id", F.lit("r"))
-    stored = contracts.conform(stored, "ops.scored")
+    place = {"as_of": date(2026, 1, 31), "recipe": "risk_gru", "part": 0, "feature_version": 7}
+    stored = contracts.conform(placed(scored, place).withColumn("run_id", F.lit("r")), "ops.scored")
     scores, errors = (
         rows.withColumn("run_id", F.lit("r")) for rows in (score_rows(stored, RISK_GRU, "ab"), error_rows(stored, "ab"))
     )
