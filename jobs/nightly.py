@@ -14,10 +14,10 @@ from medpipe.jobs import (
     build_ratings,
     build_sequences,
     find_similar_patients,
-    ingest_omop,
+    ingest_records,
     recommend_treatments,
     score_population,
-    standardise_omop,
+    standardise_records,
 )
 
 
@@ -50,8 +50,8 @@ def load(work: job.Workplace, folders: list[Path], is_history: bool = False) -> 
     """Deliveries into bronze and silver: all that later steps read."""
     for folder in folders:
         delivery = job.delivery_from(work, folder, is_history)
-        job.announce(work.run(ingest_omop.main, delivery=delivery))
-    job.announce(work.run(standardise_omop.main))
+        job.announce(work.run(ingest_records.main, delivery=delivery))
+    job.announce(work.run(standardise_records.main))
 
 
 if __name__ == "__main__":

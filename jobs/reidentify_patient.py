@@ -1,7 +1,5 @@
 """Look up the patient behind a pseudonym. For holders of the key; every look-up is written to phi.audit first."""
 
-import os
-import pwd
 import sys
 from datetime import UTC, datetime
 
@@ -9,8 +7,9 @@ from pyspark.sql import functions as F
 
 from medpipe import command, job, ledger
 from medpipe.errors import UsageError
+from medpipe.mappings import mapping
 from medpipe.privacy.pseudonyms import pseudonymiser
-from medpipe.standardise import values
+from medpipe.standardise.records import person_ids
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,9 +30,12 @@ def reidentify(work: job.Workplace, patient_id: str, purpose: str) -> None:
     """
     key = work.key(None)
     hide = pseudonymiser(key.subkey("pseudonym"), work.settings.privacy.patient_namespace)
-    persons = work.lake.read("bronze.record").where("source_table = 'person'")
-    ids = persons.select(values.integer_id(F.col("fields")["person_id"]).alias("person_id")).dropna().distinct()
-    found = ids.where(hide(F.col("person_id")) == F.lit(patient_id)).first()
+    bronze = work.lake.read("bronze.record")
+    found = None
+    for row in bronze.select("source").distinct().orderBy("source").collect():
+        meant = mapping.load(row.source, work.settings.mappings)
+        ids = person_ids(bronze.where(F.col("source") == row.source), meant)
+        found = found or ids.where(hide(F.col("person_id")) == F.lit(patient_id)).first()
     audit(work, patient_id, purpose, found is not None)
     if found is None:
         raise UsageError("UNKNOWN_PSEUDONYM", "no delivered person has this pseudonym under this key")
@@ -42,18 +44,10 @@ def reidentify(work: job.Workplace, patient_id: str, purpose: str) -> None:
 
 def audit(work: job.Workplace, patient_id: str, purpose: str, was_found: bool) -> None:
     at = datetime.now(UTC)
-    row = (at, _actor(), patient_id, purpose, was_found)
+    row = (at, job.actor(), patient_id, purpose, was_found)
     columns = "looked_up_at timestamp, actor string, patient_id string, purpose string, was_found boolean"
     lake = work.lake.for_run(ledger.digest([str(part) for part in row])[:16])
     lake.append(lake.spark.createDataFrame([row], columns), "phi.audit")
-
-
-def _actor() -> str:
-    """The operating system's user; the environment's USER could say anything."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
 
 
 if __name__ == "__main__":

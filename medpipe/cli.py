@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("medpipe.show:history", "the ledger: what ran, on what, with what outcome"),
     "register": ("medpipe.jobs.register_tables:main", "put the lake's tables into the metastore's catalog"),
     "reidentify": ("medpipe.jobs.reidentify_patient:main", "for key holders: the patient behind a pseudonym, audited"),
+    "quarantine": ("medpipe.jobs.show_quarantine:main", "refused rows: counts by reason; for key holders, the rows"),
+    "erase": ("medpipe.jobs.erase_patient:main", "for key holders: take a patient out of every table, for good"),
     "new-key": ("medpipe.cli:new_key", "write a new pseudonym key to a file"),
     "zip": ("medpipe.cli:zip_code", "write medpipe as a zip for spark-submit --py-files"),
 }

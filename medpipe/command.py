@@ -27,6 +27,7 @@ def arguments(name: str, doc: str, takes_delivery: bool = False) -> argparse.Arg
     parser.add_argument("--log", help="file for the JSON log (default: stderr)")
     if takes_delivery:
         parser.add_argument("--delivery", type=Path, required=True, help="folder the hospital delivered")
+        parser.add_argument("--source", help="its format, where its delivery.toml does not name it (default: omop)")
         parser.add_argument(
             "--history", action="store_true", help="an initial load: records count as known when they happened"
         )

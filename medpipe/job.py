@@ -5,6 +5,8 @@ has run, else runs it and writes its row of ops.run last.
 """
 
 import argparse
+import os
+import pwd
 import sys
 import time
 from collections.abc import Callable
@@ -291,7 +293,7 @@ def open_workplace(name: str, configured: settings.Settings, as_of: date | None)
     return Workplace(lake, configured, as_of, ledger.Ledger.open(lake))
 
 
-def delivery_from(work: Workplace, folder: Path, is_history: bool) -> Delivery:
+def delivery_from(work: Workplace, folder: Path, is_history: bool, source: str | None = None) -> Delivery:
     """The delivery in a folder; one known only after as_of is refused.
 
     Raises:
@@ -300,7 +302,7 @@ def delivery_from(work: Workplace, folder: Path, is_history: bool) -> Delivery:
     if work.as_of is None:
         raise UsageError("NO_AS_OF", "a delivery is read for a logical date; pass --as-of YYYY-MM-DD")
     end = work.lake.midnight(work.as_of)
-    delivery = read_delivery(folder, end, work.lake.timezone, is_history)
+    delivery = read_delivery(folder, end, work.lake.timezone, is_history, source)
     # A folder that does not say when it was delivered keeps the time it was first given for.
     delivery = next(
         (
@@ -320,8 +322,16 @@ def delivery_from(work: Workplace, folder: Path, is_history: bool) -> Delivery:
 def _chosen(step: Step, work: Workplace, args: argparse.Namespace) -> dict:
     chosen = {option.name: getattr(args, option.name.replace("-", "_")) for option in step.options}
     if step.scope == "folder":
-        chosen["delivery"] = delivery_from(work, args.delivery, args.history)
+        chosen["delivery"] = delivery_from(work, args.delivery, args.history, args.source)
     return chosen
+
+
+def actor() -> str:
+    """The operating system's user; the environment's USER could say anything."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 def announce(outcomes: list[Outcome]) -> None:

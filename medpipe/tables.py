@@ -22,6 +22,7 @@ from medpipe.errors import ConflictError, ContractError, DataError, UsageError
 from medpipe.snapshots import Snapshot
 
 PHI_ZONES = ("phi", "bronze")
+RETENTION = "delta.deletedFileRetentionDuration"
 # Importing `captured` is what makes PySpark raise them; they have no base of their own.
 CONFLICTS = tuple(getattr(captured, name) for name in delta.exceptions.__all__)
 
@@ -117,8 +118,7 @@ class Lake:
         self._create(name)
         told = f"{self.run_id} {_sql(where)}"
         before = self._newest(name)
-        # The table's last commit is this run's of this partition if it was killed before the ledger knew.
-        if self._commit_info(name, before).get("userMetadata") != told:
+        if not self._holds(name, told, before):
             writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", _sql(where))
             self._commit(name, lambda: writer.option("userMetadata", told).save(self.path(name)))
         return self._record(name, told, before)
@@ -164,6 +164,35 @@ class Lake:
         for folder in self.staged:
             staging.remove(folder)
 
+    def erase(self, name: str, keys: DataFrame) -> Written:
+        """Takes out the rows that agree with a row of `keys` in all its columns; older versions still hold them."""
+        same = " and ".join(f"rows.`{column}` <=> keys.`{column}`" for column in keys.columns)
+        table = DeltaTable.forPath(self.spark, self.path(name)).alias("rows")
+        before = self._newest(name)
+        # By a join: a literal would stand in the table's log.
+        merge = table.merge(keys.distinct().alias("keys"), same).whenMatchedDelete()
+        self._commit(name, merge.execute)
+        after = self._newest(name)
+        metrics = self._commit_info(name, after).get("operationMetrics", {}) if after > before else {}
+        return Written(name, after, int(metrics.get("numTargetRowsDeleted", 0)))
+
+    def vacuum_now(self, name: str) -> None:
+        """Removes the files of all versions but the newest; the table keeps older ones again afterwards."""
+        table = DeltaTable.forPath(self.spark, self.path(name))
+        kept = table.detail().first().properties.get(RETENTION)
+        self._set(name, f"set tblproperties ('{RETENTION}' = 'interval 0 hours')")
+        try:
+            table.vacuum()
+        finally:
+            restored = (
+                f"set tblproperties ('{RETENTION}' = '{kept}')" if kept else f"unset tblproperties ('{RETENTION}')"
+            )
+            self._set(name, restored)
+
+    def remove_copies(self) -> None:
+        """Takes away every copy that any run has made of a table's partition."""
+        staging.remove(f"{self.root}/ops/staged")
+
     def count(self, name: str, where: dict) -> int:
         """Rows committed for a partition, counted afresh from the newest version."""
         return self.spark.read.format("delta").load(self.path(name)).where(_predicate(where)).count()
@@ -201,6 +230,10 @@ class Lake:
         builder = builder.property("delta.enableDeletionVectors", "false")
         self._commit(name, builder.partitionedBy(*contract.partition_by).execute)
 
+    def _holds(self, name: str, told: str, newest: int) -> bool:
+        """Whether the table's last commit is this run's of this partition: it was killed before the ledger knew."""
+        return self._commit_info(name, newest).get("userMetadata") == told
+
     def _commit(self, name: str, write: Callable[[], None]) -> None:
         """The only place where a table changes."""
         try:
@@ -216,6 +249,9 @@ class Lake:
                     "find them with the contract's check",
                 ) from None
             raise
+
+    def _set(self, name: str, what: str) -> None:
+        self._commit(name, lambda: self.spark.sql(f"alter table delta.`{self.path(name)}` {what}"))
 
     def _newest(self, name: str) -> int:
         """-1 where there is no table."""

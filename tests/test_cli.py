@@ -50,7 +50,7 @@ def test_an_unknown_command_exits_2_with_the_known_ones(capsys):
 
 def test_run_lists_every_job_with_the_first_line_of_its_docstring(capsys):
     assert cli.main(["run"]) == 0
-    assert "  ingest_omop " in capsys.readouterr().out
+    assert "  ingest_records " in capsys.readouterr().out
     assert all(cli.jobs().values())
 
 
@@ -106,7 +106,7 @@ def test_the_zip_holds_the_code_the_jobs_and_the_contracts_and_is_the_same_each_
         bundle.write_zip(tmp_path / name)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     held = set(zipfile.ZipFile(tmp_path / "a.zip").namelist())
-    assert {"medpipe/cli.py", "medpipe/jobs/ingest_omop.py", "medpipe/schemas/gold/score.toml"} <= held
+    assert {"medpipe/cli.py", "medpipe/jobs/ingest_records.py", "medpipe/schemas/gold/score.toml"} <= held
 
 
 def test_medpipe_runs_from_the_zip_as_from_the_install(tmp_path):
@@ -119,5 +119,5 @@ def test_medpipe_runs_from_the_zip_as_from_the_install(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "ingest_omop" in done.stdout
+    assert "ingest_records" in done.stdout
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "medpipe.zip").read_bytes()

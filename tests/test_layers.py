@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BASE = {"errors", "contracts"}
-PLAIN = {"imaging", "molecules"}
+PLAIN = {"imaging", "mappings", "molecules"}
 PURE = {
     "ingest",
     "standardise",

@@ -1,8 +1,11 @@
 """A delivery: a folder of files, what it says of itself, and the digest that names it."""
 
+import gzip
 import hashlib
 import tomllib
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -10,17 +13,23 @@ from zoneinfo import ZoneInfo
 from medpipe.errors import DataError, UsageError
 
 MANIFEST = "delivery.toml"
-KEYS = {"source", "cdm_version", "delivered_at", "is_history"}
+KEYS = {"source", "cdm_version", "delivered_at", "is_history", "files"}
+FILE_KEYS = {"name", "bytes", "sha256", "rows"}
 
 
 @dataclass(frozen=True)
 class DeliveredFile:
-    """One file as received; `name` is its path inside the delivery, with forward slashes."""
+    """One file as received; `name` is its path inside the delivery, with forward slashes.
+
+    Attributes:
+        num_rows: as the manifest tells, or None.
+    """
 
     name: str
     path: Path
     num_bytes: int
     sha256: str
+    num_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,32 +61,39 @@ class Delivery:
         return (self.source, self.delivery_id[-8:]) == (other.source, other.delivery_id[-8:])
 
 
-def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool) -> Delivery:
+def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool, source: str | None = None) -> Delivery:
     """Lists and digests a delivery; reads delivery.toml where there is one.
 
     Args:
         end: midnight of as_of; a folder without delivered_at counts as delivered one second before.
         zone: the hospital's time zone, in which delivered_at is written.
         is_history: holds where delivery.toml does not say.
+        source: the outside format, where delivery.toml does not name it; omop if neither does.
     Raises:
-        UsageError: NO_DELIVERY, BAD_MANIFEST.
-        DataError: EMPTY_DELIVERY, EMPTY_FILE.
+        UsageError: NO_DELIVERY, BAD_MANIFEST, OTHER_SOURCE.
+        DataError: EMPTY_DELIVERY, EMPTY_FILE, MANIFEST_MISMATCH where the files are not those that delivery.toml lists.
     """
     if not folder.is_dir():
         raise UsageError("NO_DELIVERY", f"--delivery {folder} is not a folder")
     told = _told(folder / MANIFEST)
+    if source and told.get("source", source) != source:
+        raise UsageError(
+            "OTHER_SOURCE", f"--source is {source}, {folder / MANIFEST} says {told['source']}; drop the flag"
+        )
     inside = (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     # As Spark does: _SUCCESS, .crc and their kin are not data.
     paths = sorted(p for p in inside if not any(part.startswith(("_", ".")) for part in p.relative_to(folder).parts))
     files = tuple(_file(folder, path) for path in paths)
     if not files:
         raise DataError("EMPTY_DELIVERY", f"{folder} holds no file; expected the tables of one delivery")
+    if "files" in told:
+        files = _listed(files, told["files"])
     content = hashlib.sha256(repr((sorted(told.items()), [(f.name, f.sha256) for f in files])).encode()).hexdigest()
     known_at = end - timedelta(seconds=1)
     if "delivered_at" in told:
         known_at = told["delivered_at"].replace(tzinfo=told["delivered_at"].tzinfo or ZoneInfo(zone))
     return Delivery(
-        source=told.get("source", "omop"),
+        source=told.get("source", source or "omop"),
         delivery_id=f"{known_at.astimezone(ZoneInfo(zone)):%Y-%m-%d}-{content[:8]}",
         known_at=known_at.astimezone(UTC),
         is_history=told.get("is_history", is_history),
@@ -95,9 +111,42 @@ def _told(path: Path) -> dict:
     unknown = sorted(set(told) - KEYS)
     if unknown:
         raise UsageError("BAD_MANIFEST", f"{path}: unknown {', '.join(unknown)}; expected {', '.join(sorted(KEYS))}")
+    for file in told.get("files", []):
+        if set(file) - FILE_KEYS or "name" not in file:
+            found = f"{path}: a file has {sorted(file)}"
+            raise UsageError("BAD_MANIFEST", f"{found}, expected name and any of bytes, sha256 and rows")
     if not isinstance(told.get("delivered_at", datetime.min), datetime):
         raise UsageError("BAD_MANIFEST", f"{path}: delivered_at must be a TOML date-time, e.g. 2026-01-30T22:00:00")
     return told
+
+
+def _listed(files: tuple[DeliveredFile, ...], told: list[dict]) -> tuple[DeliveredFile, ...]:
+    """The files with their numbers of rows, if they are those of the list, and are whole."""
+    found, listed = {file.name: file for file in files}, {entry["name"]: entry for entry in told}
+    wrong = [f"{name} is listed and not there" for name in sorted(set(listed) - set(found))]
+    wrong += [f"{name} is there and not listed" for name in sorted(set(found) - set(listed))]
+    for name in sorted(set(found) & set(listed)):
+        file, entry = found[name], listed[name]
+        if entry.get("bytes", file.num_bytes) != file.num_bytes:
+            wrong.append(f"{name} has {file.num_bytes} bytes, listed are {entry['bytes']}")
+        elif entry.get("sha256", file.sha256).lower() != file.sha256:
+            wrong.append(f"{name} has another sha256 than is listed")
+    if wrong:
+        raise DataError("MANIFEST_MISMATCH", f"{'; '.join(wrong)}; ask for the delivery again")
+    return tuple(replace(file, num_rows=listed[file.name].get("rows")) for file in files)
+
+
+def damaged(files: Iterable[DeliveredFile]) -> str | None:
+    """The first gzip file that ends early or is not what its checksum says, or None. Reads them all."""
+    for file in files:
+        if file.name.lower().endswith(".gz"):
+            try:
+                with gzip.open(file.path) as content:
+                    while content.read(1 << 20):
+                        pass
+            except (EOFError, gzip.BadGzipFile, zlib.error):
+                return file.name
+    return None
 
 
 def _file(folder: Path, path: Path) -> DeliveredFile:

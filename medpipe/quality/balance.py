@@ -1,5 +1,7 @@
 """Rows in = rows out + quarantined + exact copies, counted from committed tables."""
 
+from dataclasses import dataclass
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -8,34 +10,45 @@ from medpipe.errors import DataError
 FATES = ("accepted", "quarantined", "duplicate")
 
 
-def counted(fates: DataFrame, refused: DataFrame) -> tuple[dict[str, int], dict[str, int]]:
-    """(rows by fate, rows by reason), in one query; every fate has a number, a row with two reasons counts for both.
+@dataclass(frozen=True)
+class Counts:
+    """Rows of a delivery, and of the parts of rows that give several, by fate; and how many were refused for what."""
+
+    rows: dict[str, int]
+    parts: dict[str, int]
+    reasons: dict[str, int]
+
+
+def counted(fates: DataFrame, refused: DataFrame) -> Counts:
+    """In one query; every fate has a number, a row with two reasons counts for both.
 
     Args:
         fates: of phi.fate. refused: of phi.quarantine.
     """
-    by_fate = fates.groupBy(F.lit("fate").alias("of"), F.col("fate").alias("code")).count()
+    kind = F.when(F.col("source_table").contains("."), "part").otherwise("row").alias("of")
+    by_fate = fates.groupBy(kind, F.col("fate").alias("code")).count()
     codes = refused.select(F.explode("reasons").alias("code"))
-    rows = by_fate.unionByName(codes.groupBy(F.lit("reason").alias("of"), "code").count()).collect()
-    numbers = {(row.of, row.code): row["count"] for row in rows}
-    reasons = {code: number for (of, code), number in numbers.items() if of == "reason"}
-    return {fate: numbers.get(("fate", fate), 0) for fate in FATES}, reasons
+    found = by_fate.unionByName(codes.groupBy(F.lit("reason").alias("of"), "code").count()).collect()
+    numbers = {(row.of, row.code): row["count"] for row in found}
+    rows, parts = ({fate: numbers.get((of, fate), 0) for fate in FATES} for of in ("row", "part"))
+    return Counts(rows, parts, {code: number for (of, code), number in numbers.items() if of == "reason"})
 
 
-def require(delivered: int, counts: dict[str, int], quarantined: int, published: dict[str, int]) -> None:
+def require(delivered: int, counts: Counts, quarantined: int, published: dict[str, int]) -> None:
     """Raises DataError UNBALANCED unless every delivered row is accounted for once.
 
     Args:
         delivered: rows in bronze.
-        counts: rows by fate, of `counted`.
         quarantined: rows in phi.quarantine.
         published: silver table -> rows.
     """
     accepted = sum(published.values())
-    if delivered != sum(counts.values()) or counts["accepted"] != accepted or counts["quarantined"] != quarantined:
+    both = {fate: counts.rows[fate] + counts.parts[fate] for fate in FATES}
+    if delivered != sum(counts.rows.values()) or (both["accepted"], both["quarantined"]) != (accepted, quarantined):
+        told = f"{counts.rows} and for parts {counts.parts}" if any(counts.parts.values()) else counts.rows
         raise DataError(
             "UNBALANCED",
-            f"{delivered} rows delivered, fates recorded for {counts}, but {accepted} stand in silver and "
+            f"{delivered} rows delivered, fates recorded for {told}, but {accepted} stand in silver and "
             f"{quarantined} in quarantine; run the step again, and if it stays so the delivery's tables "
             "were changed from outside",
         )

@@ -13,8 +13,8 @@ def judged(rows: DataFrame, persons: DataFrame, num_partitions: int) -> DataFram
 
     Args:
         rows: every delivered row: the bronze name, `silver` (the table it is for), person_id, record_id (what names the
-            record among its table's and person's; null where nothing does), happened_at, birth_date (of a patient) and
-            faults.
+            record among its table's and person's; null where nothing does), happened_at, birth_date (of a patient),
+            faults, and corrupt and fault of what could not be read.
         persons: person_id (unique, every one of rows), pseudonym, birth_date (as delivered before; null: not so far).
     """
     # Rows of nobody would all meet in one partition.
@@ -41,7 +41,9 @@ def judged(rows: DataFrame, persons: DataFrame, num_partitions: int) -> DataFram
     )
     fate = F.when(F.col("occurrence") > 1, "duplicate").when(F.size("reasons") > 0, "quarantined").otherwise("accepted")
     decided = placed.withColumn("reasons", reasons).withColumns({"fate": fate, "patient_id": F.col("pseudonym")})
-    return decided.drop("home", "pseudonym", "delivered_birth_date", "conflict", "born", "happened_at", "faults")
+    return decided.drop(
+        "home", "pseudonym", "delivered_birth_date", "conflict", "born", "happened_at", "faults", "corrupt", "fault"
+    )
 
 
 def gaps(accepted: DataFrame, encounters: DataFrame) -> DataFrame:
@@ -69,10 +71,10 @@ def gaps(accepted: DataFrame, encounters: DataFrame) -> DataFrame:
 def _reasons(*more: Column) -> Column:
     """array<string>: codes of all that is wrong with a row, sorted; empty for a good one. Reads `faults`.
 
-    A line that could not be split has FIELD_COUNT and no other reason, since nothing in it stands where it should.
+    A line that could not be read has that for its only reason, since nothing in it stands where it should.
 
     Args:
         more: further codes, null where they do not apply.
     """
     every = F.array_sort(F.array_union("faults", F.array_compact(F.array(*more))))
-    return F.when(F.array_contains("faults", "FIELD_COUNT"), F.array(F.lit("FIELD_COUNT"))).otherwise(every)
+    return F.when(F.col("corrupt").isNotNull(), F.array("fault")).otherwise(every)

@@ -6,9 +6,11 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 LOCAL_TIME = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?$"
+ZONED_TIME = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})$"
 FIRST_YEAR = 1900
-# OMOP and many exports write "still going on" as 2099-12-31 or 9999-12-31.
-OPEN_END_YEAR = 2099
+# OMOP and many exports write "still going on" as 2099-12-31 or 9999-12-31; de-identified dates go beyond 2200.
+OPEN_END = "2099-12-31"
+OPEN_END_YEAR = 2900
 
 
 def integer_id(text: Column) -> Column:
@@ -23,19 +25,30 @@ def number(text: Column) -> Column:
 
 def day(text: Column) -> Column:
     """The date of `YYYY-MM-DD` or of a date-time; null for other forms, days that are none and years before 1900."""
-    found = F.when(text.rlike(LOCAL_TIME), F.left(text, F.lit(10)).try_cast("date"))
+    is_date = text.rlike(LOCAL_TIME) | text.rlike(ZONED_TIME)
+    found = F.when(is_date, F.left(text, F.lit(10)).try_cast("date"))
     return F.when(F.year(found) >= FIRST_YEAR, found)
 
 
 def instant(text: Column, zone: str) -> Column:
-    """UTC timestamp of a local date or date-time in the hospital's zone; a date is its midnight. Null as in `day`."""
-    local = F.when(text.rlike(LOCAL_TIME), text.try_cast("timestamp"))
-    return F.when(F.year(local) >= FIRST_YEAR, F.to_utc_timestamp(local, zone))
+    """UTC timestamp of a date or date-time; null as in `day`.
+
+    One that ends with Z or an offset is that moment; any other is the hospital's zone's, a date its midnight.
+    """
+    is_zoned = text.rlike(ZONED_TIME)
+    found = F.when(is_zoned | text.rlike(LOCAL_TIME), text.try_cast("timestamp"))
+    return F.when(F.year(found) >= FIRST_YEAR, F.when(is_zoned, found).otherwise(F.to_utc_timestamp(found, zone)))
 
 
 def end_instant(text: Column, zone: str) -> Column:
-    """As `instant`; null also for the sentinel years 2099 and later, which mean an open end."""
-    return F.when(F.left(text, F.lit(4)) < F.lit(str(OPEN_END_YEAR)), instant(text, zone))
+    """As `instant`; null also for an open end."""
+    return F.when(~is_open_end(text), instant(text, zone))
+
+
+def is_open_end(text: Column) -> Column:
+    """Whether a date says that there is no end yet: 2099-12-31, or a year from 2900 on."""
+    is_date = text.rlike(LOCAL_TIME) | text.rlike(ZONED_TIME)
+    return is_date & (text.startswith(OPEN_END) | (F.left(text, F.lit(4)) >= F.lit(str(OPEN_END_YEAR))))
 
 
 def lookup(entries: dict[str, str] | dict[str, float], key: Column) -> Column:

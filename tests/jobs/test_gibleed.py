@@ -54,7 +54,7 @@ def lake(night):
 
 
 def test_all_rows_are_accounted_for_and_each_refused_one_has_its_reason(night, lake):
-    entry = next(e for e in night.ledger.entries if (e.job, e.status) == ("standardise_omop", "done"))
+    entry = next(e for e in night.ledger.entries if (e.job, e.status) == ("standardise_records", "done"))
     assert (entry.rows_in, entry.rows_out, entry.rows_quarantined, entry.rows_duplicate) == (
         DELIVERED,
         222_818,

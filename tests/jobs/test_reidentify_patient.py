@@ -6,7 +6,7 @@ from medpipe.tables import Lake
 
 BRONZE = (
     "source string, delivery_id string, source_table string, file string, known_at string, record_hash string, "
-    "occurrence int, fields map<string,string>, corrupt string"
+    "occurrence int, fields map<string,string>, corrupt string, fault string"
 )
 
 
@@ -14,7 +14,18 @@ BRONZE = (
 def lake(spark, tmp_path):
     lake = Lake(spark, str(tmp_path / "lake"), str(tmp_path / "phi")).for_run("run1")
     persons = [
-        ("omop", "d1", "person", "person.csv", "2026-01-30 22:00:00", f"h{person}", 1, {"person_id": person}, None)
+        (
+            "omop",
+            "d1",
+            "person",
+            "person.csv",
+            "2026-01-30 22:00:00",
+            f"h{person}",
+            1,
+            {"person_id": person},
+            None,
+            None,
+        )
         for person in ("0017", "18")
     ]
     frame = spark.createDataFrame(persons, BRONZE)

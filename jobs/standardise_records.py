@@ -1,4 +1,4 @@
-"""Turn each OMOP delivery known before --as-of into silver rows without identity; bad rows go to quarantine."""
+"""Turn each delivery of records known before --as-of into silver rows without identity; bad rows go to quarantine."""
 
 import sys
 
@@ -7,11 +7,14 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from medpipe import contracts, job
+from medpipe.mappings import mapping
+from medpipe.mappings.mapping import Mapping
 from medpipe.privacy.pseudonyms import pseudonymiser
 from medpipe.privacy.sealing import NUM_KEY_BYTES, sealer
 from medpipe.quality import balance, thresholds
-from medpipe.quality.judgement import gaps, judged
-from medpipe.standardise import omop, units
+from medpipe.quality.judgement import NAME, gaps, judged
+from medpipe.standardise import units
+from medpipe.standardise.records import lineage, person_ids, silver_rows
 
 SILVER = ("silver.patient", "silver.encounter", "silver.observation_period", "silver.event", "silver.concept")
 PARTITION_ROWS = 65_536
@@ -23,51 +26,58 @@ PARTITION_ROWS = 65_536
     writes=("phi.fate", "phi.quarantine", *SILVER, "ops.data_gap"),
     settings=("thresholds",),
     needs_key=True,
-    extra=lambda work, _: {"patient_namespace": work.settings.privacy.patient_namespace},
+    extra=lambda work, _: {
+        "patient_namespace": work.settings.privacy.patient_namespace,
+        "mappings": mapping.digest(work.settings.mappings),
+    },
 )
 def main(run: job.Run) -> None:
     lake, own = run.lake, run.partition
-    records = lake.read("bronze.record", where=own)
-    num_delivered = lake.count("bronze.record", own)
+    meant = mapping.load(own["source"], run.settings.mappings)
+    delivered = lake.read("bronze.record", where=own)
+    records = delivered.where(F.col("source_table").isin(*meant.required))
+    num_delivered = records.count()
     # Two at least: what stands in one partition cannot be joined without another shuffle.
     num_partitions = 2 + num_delivered // PARTITION_ROWS
     # Computed once, on the executors' disks: every table is written from it.
-    decided = judged(typed(run, records), known_persons(run, records), num_partitions).persist(StorageLevel.DISK_ONLY)
+    rows, persons = typed(run, meant, records), known_persons(run, meant, records)
+    decided = judged(rows, persons, num_partitions).persist(StorageLevel.DISK_ONLY)
 
     # The PHI zone first: nothing is published of a delivery that is too bad.
-    lake.replace(decided.select(*omop.NAME, "fate", "source", "delivery_id"), "phi.fate", where=own)
+    lake.replace(decided.select(*NAME, "fate", "source", "delivery_id"), "phi.fate", where=own)
     quarantined = lake.replace(refused(run, records, decided), "phi.quarantine", where=own)
-    counts, reasons = balance.counted(*(lake.read(name, where=own) for name in ("phi.fate", "phi.quarantine")))
+    counts = balance.counted(*(lake.read(name, where=own) for name in ("phi.fate", "phi.quarantine")))
+    num_bad, num_good = counts.rows["quarantined"], counts.rows["accepted"]
     limit = run.settings.thresholds.get(own["source"], thresholds.Threshold())
-    thresholds.require(limit, own["source"], counts["quarantined"], counts["accepted"] + counts["quarantined"], reasons)
+    thresholds.require(limit, own["source"], num_bad, num_good + num_bad, counts.reasons)
 
     written = {name: lake.replace(accepted(run, decided, name), name, where=own).num_rows for name in SILVER}
     events = lake.history("silver.event").where(F.col("delivery_id") == own["delivery_id"])
-    missing = gaps(events, earlier(run, "silver.encounter", include_own=True))
+    missing = gaps(events, earlier(run, "silver.encounter", include_own=True)).unionByName(unread(delivered, meant))
     origin = {"source": F.lit(own["source"]), "delivery_id": F.lit(own["delivery_id"])}
     lake.replace(missing.withColumns(origin), "ops.data_gap", where=own)
     balance.require(num_delivered, counts, quarantined.num_rows, written)
     run.counts |= {
         "rows_in": num_delivered,
-        "rows_out": counts["accepted"],
-        "rows_quarantined": counts["quarantined"],
-        "rows_duplicate": counts["duplicate"],
+        "rows_out": num_good,
+        "rows_quarantined": num_bad,
+        "rows_duplicate": counts.rows["duplicate"],
     }
 
 
-def typed(run: job.Run, records: DataFrame) -> DataFrame:
-    """Every record as a row of the silver table that `silver` names, with lineage and what is wrong with it alone."""
+def typed(run: job.Run, meant: Mapping, records: DataFrame) -> DataFrame:
+    """Every record as the rows of silver it gives, with lineage and what is wrong with each alone."""
     d = run.delivery
-    rows = omop.silver_rows(records, run.lake.timezone, units.shipped())
-    rows = rows.withColumns(omop.lineage(d.known_at, d.is_history, d.source, d.delivery_id))
+    rows = silver_rows(records, meant, run.lake.timezone, units.shipped())
+    rows = rows.withColumns(lineage(d.known_at, d.is_history, d.source, d.delivery_id))
     broken = [F.when(F.col("silver") == name, contracts.violations(name)) for name in SILVER]
     return rows.withColumn("faults", F.array_union("faults", F.coalesce(*broken)))
 
 
-def known_persons(run: job.Run, records: DataFrame) -> DataFrame:
+def known_persons(run: job.Run, meant: Mapping, records: DataFrame) -> DataFrame:
     """person_id (unique), pseudonym, birth_date (null where no earlier delivery had such a patient)."""
     hide = pseudonymiser(run.key.subkey("pseudonym"), run.settings.privacy.patient_namespace)
-    ids = omop.person_ids(records).withColumn("pseudonym", hide(F.col("person_id")))
+    ids = person_ids(records, meant).withColumn("pseudonym", hide(F.col("person_id")))
     before = contracts.latest(
         earlier(run, "silver.patient", include_own=False), ("source", "source_table", "patient_id")
     )
@@ -75,15 +85,28 @@ def known_persons(run: job.Run, records: DataFrame) -> DataFrame:
     return ids.join(before, on="pseudonym", how="left")
 
 
+def unread(delivered: DataFrame, meant: Mapping) -> DataFrame:
+    """What a bundle holds beside the mapping's tables: source_table, gap, num_rows."""
+    others = delivered.where(~F.col("source_table").isin(*meant.required))
+    counted = others.groupBy("source_table").agg(F.count("*").alias("num_rows"))
+    return counted.select("source_table", F.lit("NOT_READ").alias("gap"), "num_rows")
+
+
 def refused(run: job.Run, records: DataFrame, decided: DataFrame) -> DataFrame:
     """phi.quarantine: the quarantined rows as received, sealed."""
     seal = sealer(run.key.subkey("quarantine", NUM_KEY_BYTES))
-    bad = decided.where("fate = 'quarantined'").select(*omop.NAME, "reasons")
-    rows = records.join(bad, on=list(omop.NAME), how="inner")
+    bad = decided.where("fate = 'quarantined'")
+    bad = bad.select(*NAME, "reasons", "delivered_table").withColumnRenamed("source_table", "meaning")
+    named = records.withColumnRenamed("source_table", "delivered_table")
+    rows = named.join(bad, on=["delivered_table", "record_hash", "occurrence"], how="inner")
     rows = rows.withColumns(
-        {"raw": seal(F.to_json(F.struct("fields", "corrupt"))), "key_fingerprint": F.lit(run.key.fingerprint)}
+        {
+            "source_table": F.col("meaning"),
+            "raw": seal(F.to_json(F.struct("fields", "corrupt"))),
+            "key_fingerprint": F.lit(run.key.fingerprint),
+        }
     )
-    return rows.drop("fields", "corrupt", "known_at", "run_id")
+    return rows.drop("fields", "corrupt", "fault", "known_at", "run_id", "meaning", "delivered_table")
 
 
 def accepted(run: job.Run, decided: DataFrame, name: str) -> DataFrame:
@@ -92,7 +115,7 @@ def accepted(run: job.Run, decided: DataFrame, name: str) -> DataFrame:
     columns = [column for column in contracts.load(name).struct.names if column != "run_id"]
     rows = decided.where((F.col("silver") == name) & (F.col("fate") == "accepted")).select(columns)
     for column in sorted({"event_id", "encounter_id", "period_id"} & set(columns)):
-        space = F.lit("visit_occurrence ") if column == "encounter_id" else F.concat("source_table", F.lit(" "))
+        space = F.lit("encounter ") if column == "encounter_id" else F.concat("source_table", F.lit(" "))
         rows = rows.withColumn(column, hide(F.concat(space, F.col(column))))
     return rows
 

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from medpipe import job, keys
 from medpipe.errors import DataError, UsageError
-from medpipe.jobs import ingest_omop, standardise_omop
+from medpipe.jobs import ingest_records, standardise_records
 from medpipe.privacy.sealing import NUM_KEY_BYTES, unseal
 from tests.deliveries import KEY, first_night, second_night
 from tests.faults import crashes
@@ -18,8 +18,8 @@ STRICT = {"omop": {"max_bad_ratio": 0.1}}
 
 
 def load(work, folder):
-    work.run(ingest_omop.main, delivery=job.delivery_from(work, folder, is_history=False))
-    return work.run(standardise_omop.main)
+    work.run(ingest_records.main, delivery=job.delivery_from(work, folder, is_history=False))
+    return work.run(standardise_records.main)
 
 
 def content(lake, name):
@@ -153,7 +153,7 @@ def test_too_many_bad_rows_publish_nothing(loaded, spark, tmp_path):
     work = open_at(spark, copy(loaded, tmp_path), "2026-01-31", thresholds=STRICT)
     version = work.lake.for_run("").version("silver.event")
     with pytest.raises(DataError, match="TOO_MANY_BAD_ROWS: omop: 15 of 27 rows quarantined .*KEY_CONFLICT 2"):
-        work.run(standardise_omop.main)
+        work.run(standardise_records.main)
     assert work.lake.for_run("").version("silver.event") == version
     told = [(entry.status, entry.error_code) for entry in work.ledger.entries]
     assert told == [("done", None), ("done", None), ("started", None), ("failed", "TOO_MANY_BAD_ROWS")]
@@ -168,9 +168,9 @@ def test_after_a_killed_run_of_other_settings_the_first_ones_are_run_again(loade
             raise KeyboardInterrupt
 
     with crashes.hooked(die), pytest.raises(KeyboardInterrupt):
-        strict.run(standardise_omop.main)
+        strict.run(standardise_records.main)
     again = open_at(spark, tmp_path, "2026-01-31")
-    assert [outcome.status for outcome in again.run(standardise_omop.main)] == ["done"]
+    assert [outcome.status for outcome in again.run(standardise_records.main)] == ["done"]
     runs = {row.run_id for row in again.lake.for_run("").read("phi.fate").select("run_id").distinct().collect()}
     assert runs == {again.ledger.entries[-1].run_id}
 
@@ -179,7 +179,7 @@ def test_another_key_than_the_lakes_is_refused(loaded, spark, tmp_path, monkeypa
     monkeypatch.setenv("MEDPIPE_PSEUDONYM_KEY", "cd" * 32)
     work = open_at(spark, loaded, "2026-02-01")
     with pytest.raises(UsageError, match="OTHER_KEY"):
-        work.run(standardise_omop.main)
+        work.run(standardise_records.main)
 
 
 def test_a_delivery_of_a_later_day_is_refused(spark, tmp_path):

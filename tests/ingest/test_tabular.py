@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -7,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from medpipe.errors import ContractError, DataError, UsageError
-from medpipe.ingest import omop
-from medpipe.ingest.manifest import read_delivery
+from medpipe.ingest import records
+from medpipe.ingest.manifest import damaged, read_delivery
+from medpipe.mappings import mapping
 from tests.deliveries import PERSON, deliver
 
 END = datetime(2026, 1, 31, tzinfo=UTC)
+OMOP = mapping.load("omop")
 ROWS = ["1,8532,1950,3,14,MRN-1", "2,8507,1960,,,MRN-2"]
 
 
@@ -21,7 +24,7 @@ def delivered(folder):
 
 def received(spark, folder):
     """What bronze says of a delivery, without where it came from."""
-    rows = omop.records(spark, delivered(folder)).collect()
+    rows = records.records(spark, delivered(folder), OMOP).collect()
     return sorted(
         (r.source_table, r.record_hash, r.occurrence, tuple(sorted(r.fields.items())), r.corrupt) for r in rows
     )
@@ -60,7 +63,7 @@ def test_parts_of_a_table_may_lie_in_its_folder_with_different_columns(spark, tm
     (tmp_path / "d" / "person").mkdir(parents=True)
     (tmp_path / "d" / "person" / "part-0.csv").write_text(f"{PERSON}\n{ROWS[0]}\n")
     (tmp_path / "d" / "person" / "part-1.csv").write_text("year_of_birth,person_id,gender_concept_id\n1960,2,8507\n")
-    found = [(r.file, r.fields["person_id"]) for r in omop.records(spark, delivered(tmp_path / "d")).collect()]
+    found = [(r.file, r.fields["person_id"]) for r in records.records(spark, delivered(tmp_path / "d"), OMOP).collect()]
     assert sorted(found) == [("person/part-0.csv", "1"), ("person/part-1.csv", "2")]
 
 
@@ -96,20 +99,20 @@ def test_quoted_commas_and_quotes_are_read(spark, tmp_path):
 def test_a_header_that_cannot_be_right_stops_the_delivery(spark, tmp_path, header, error, message):
     folder = folder_of(tmp_path / "d", "person.csv", f"{header}\n1,2,3\n".encode())
     with pytest.raises(error, match=message):
-        omop.records(spark, delivered(folder))
+        records.records(spark, delivered(folder), OMOP)
 
 
 def test_a_file_without_a_header_does_not_give_its_first_patient_away(spark, tmp_path):
     folder = folder_of(tmp_path / "d", "person.csv", b"4711,8507,1957,Mueller Anna\n")
     with pytest.raises(ContractError) as refused:
-        omop.records(spark, delivered(folder))
+        records.records(spark, delivered(folder), OMOP)
     assert "Mueller" not in str(refused.value) and "4711" not in str(refused.value)
 
 
 def test_a_folder_with_signs_that_spark_takes_for_patterns_is_read(spark, tmp_path):
     folder = tmp_path / "a b=ü(1)+[2]"
     deliver(folder, "2026-01-30T22:00:00", person=ROWS)
-    assert {r.file for r in omop.records(spark, delivered(folder)).collect()} == {"person.csv"}
+    assert {r.file for r in records.records(spark, delivered(folder), OMOP).collect()} == {"person.csv"}
 
 
 def test_whole_numbers_that_parquet_holds_as_floats_stay_whole(spark, tmp_path, plain):
@@ -134,7 +137,7 @@ def test_what_spark_leaves_beside_its_files_is_not_data(tmp_path):
 def test_text_that_is_not_utf8_is_refused_by_name(spark, tmp_path):
     folder = folder_of(tmp_path / "d", "person.csv", f"{PERSON}\n".encode("utf-16"))
     with pytest.raises(DataError, match="BAD_HEADER: person.csv"):
-        omop.records(spark, delivered(folder))
+        records.records(spark, delivered(folder), OMOP)
 
 
 def test_a_delivery_of_nothing_or_of_nothing_known_is_refused(spark, tmp_path):
@@ -144,7 +147,7 @@ def test_a_delivery_of_nothing_or_of_nothing_known_is_refused(spark, tmp_path):
     with pytest.raises(DataError, match="EMPTY_FILE: person.csv"):
         delivered(folder_of(tmp_path / "zero", "person.csv", b""))
     with pytest.raises(DataError, match="NOTHING_TO_READ"):
-        omop.records(spark, delivered(folder_of(tmp_path / "other", "notes.txt", b"x")))
+        records.records(spark, delivered(folder_of(tmp_path / "other", "notes.txt", b"x")), OMOP)
     with pytest.raises(UsageError, match="NO_DELIVERY"):
         delivered(tmp_path / "absent")
 
@@ -162,3 +165,55 @@ def test_a_manifest_with_an_unknown_key_is_refused(tmp_path):
     (folder / "delivery.toml").write_text("deliverd_at = 2026-01-30T22:00:00\n")
     with pytest.raises(UsageError, match="BAD_MANIFEST: .*unknown deliverd_at"):
         delivered(folder)
+
+
+def listed(folder, *entries):
+    with (folder / "delivery.toml").open("a") as file:
+        file.write("".join(f"[[files]]\n{entry}\n" for entry in entries))
+    return folder
+
+
+def test_a_delivery_with_a_list_of_its_files_is_held_against_it(tmp_path):
+    folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=ROWS)
+    content = (folder / "person.csv").read_bytes()
+    digest, size = hashlib.sha256(content).hexdigest(), len(content)
+    listed(folder, f'name = "person.csv"\nbytes = {size}\nsha256 = "{digest.upper()}"\nrows = 2')
+    (file,) = delivered(folder).files
+    assert (file.num_bytes, file.sha256, file.num_rows) == (size, digest, 2)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (['name = "person.csv"', 'name = "death.csv"'], "death.csv is listed and not there"),
+        (['name = "death.csv"'], "person.csv is there and not listed"),
+        (['name = "person.csv"\nbytes = 7'], "person.csv has .* bytes, listed are 7"),
+        (['name = "person.csv"\nsha256 = "ab"'], "person.csv has another sha256 than is listed"),
+    ],
+)
+def test_a_delivery_that_is_not_what_it_lists_is_refused(tmp_path, entries, message):
+    folder = listed(deliver(tmp_path / "d", "2026-01-30T22:00:00", person=ROWS), *entries)
+    with pytest.raises(DataError, match=f"MANIFEST_MISMATCH: .*{message}"):
+        delivered(folder)
+
+
+def test_an_entry_of_the_list_without_a_name_is_refused(tmp_path):
+    folder = listed(deliver(tmp_path / "d", "2026-01-30T22:00:00", person=ROWS), "bytes = 7")
+    with pytest.raises(UsageError, match=r"BAD_MANIFEST: .*a file has \['bytes'\], expected name"):
+        delivered(folder)
+
+
+def test_a_source_given_twice_must_agree(tmp_path):
+    folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=ROWS)
+    assert read_delivery(folder, END, "UTC", False, "omop").source == "omop"
+    with pytest.raises(UsageError, match="OTHER_SOURCE: --source is fhir, .* says omop"):
+        read_delivery(folder, END, "UTC", False, "fhir")
+
+
+def test_a_gzip_file_that_is_not_whole_is_found(tmp_path):
+    content = gzip.compress(b"x" * 100_000)
+    folder = folder_of(tmp_path / "d", "person.csv.gz", content)
+    assert damaged(delivered(folder).files) is None
+    for spoilt in (content[:-20], content[:-8] + b"12345678"):
+        (folder / "person.csv.gz").write_bytes(spoilt)
+        assert damaged(delivered(folder).files) == "person.csv.gz"

@@ -1,0 +1,103 @@
+"""Take a patient out of every table, bronze to gold, and keep later deliveries from bringing them back.
+
+For key holders. Older versions of the tables hold the rows for seven days more, or until --vacuum. What a model learnt
+of the patient stays in its weights.
+"""
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from functools import reduce
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from medpipe import command, contracts, job, ledger
+from medpipe.mappings import mapping
+from medpipe.privacy.pseudonyms import pseudonym, pseudonymiser
+from medpipe.standardise.records import persons_of
+from medpipe.tables import Lake, Written
+
+# Every column that holds a patient's pseudonym.
+PATIENT_COLUMNS = ("patient_id", "other_patient_id", "row_id")
+# Who looked up whom, and who must not come back, outlast the patient.
+KEPT = ("phi.audit", "phi.suppression")
+# What names a delivered row in the tables that hold it.
+RECORD = ("source", "delivery_id", "source_table", "record_hash", "occurrence")
+OF_RECORDS = ("bronze.record", "phi.fate", "phi.quarantine")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command.arguments("erase_patient", __doc__)
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--patient-id", help="the pseudonym, as in silver.patient")
+    who.add_argument("--person-file", help="a file with the hospital's own id of the patient and nothing else")
+    parser.add_argument("--purpose", required=True, help="why; stands in phi.suppression")
+    parser.add_argument("--vacuum", action="store_true", help="remove the files of older versions as well")
+    return job.main("erase_patient", parser, argv, started)
+
+
+def started(work: job.Workplace, args: argparse.Namespace) -> None:
+    patient_id = args.patient_id
+    if patient_id is None:
+        with open(args.person_file, encoding="utf-8") as file:
+            secret = work.key(None).subkey("pseudonym")
+            patient_id = pseudonym(secret, work.settings.privacy.patient_namespace, file.read().strip())
+    erase(work, patient_id, args.purpose, args.vacuum)
+
+
+def erase(work: job.Workplace, patient_id: str, purpose: str, is_vacuumed: bool = False) -> None:
+    """Takes the patient out and prints of how many tables how many rows; again it finds none and is as good.
+
+    Cost: one pseudonym for every person delivered so far, and each table that holds the patient is read.
+    """
+    at = datetime.now(UTC)
+    lake = work.lake.for_run(ledger.digest([str(at), patient_id])[:16])
+    # First, so that no delivery of the meantime brings the patient back.
+    columns = "patient_id string, suppressed_at timestamp, actor string, purpose string"
+    lake.append(lake.spark.createDataFrame([(patient_id, at, job.actor(), purpose)], columns), "phi.suppression")
+    patient = lake.spark.createDataFrame([(patient_id,)], "patient_id string")
+    records = delivered(work, lake, patient).persist()
+    done = [lake.erase(name, records) for name in OF_RECORDS if lake.exists(name)]
+    for name in contracts.names():
+        contract = contracts.load(name)
+        if name in KEPT or contract.view is not None or not lake.exists(name):
+            continue
+        for column in set(PATIENT_COLUMNS) & set(contract.struct.names):
+            done.append(lake.erase(name, patient.withColumnsRenamed({"patient_id": column})))
+    lake.remove_copies()
+    if is_vacuumed:
+        for name in sorted({written.table for written in done}):
+            lake.vacuum_now(name)
+    prove(lake, at, done, is_vacuumed)
+
+
+def delivered(work: job.Workplace, lake: Lake, patient: DataFrame) -> DataFrame:
+    """RECORD of every delivered row that names the patient, its parts' fates included."""
+    hide = pseudonymiser(work.key(None).subkey("pseudonym"), work.settings.privacy.patient_namespace)
+    bronze = lake.read("bronze.record")
+    found = [lake.read("phi.fate").limit(0).select(*RECORD)]
+    for row in bronze.select("source").distinct().collect():
+        meant = mapping.load(row.source, work.settings.mappings)
+        spelt = {table: [m.source_table for m in meant.meanings if m.table == table] for table in meant.required}
+        names = F.from_json(F.lit(json.dumps(spelt, sort_keys=True)), "map<string, array<string>>")
+        persons = persons_of(bronze.where(F.col("source") == row.source), meant)
+        persons = persons.withColumn("source_table", F.explode(names[F.col("source_table")]))
+        ids = persons.select("person_id").distinct().withColumn("patient_id", hide(F.col("person_id")))
+        mine = ids.join(patient, on="patient_id", how="left_semi")
+        found.append(persons.join(mine, on="person_id", how="left_semi").select(*RECORD))
+    return reduce(DataFrame.unionByName, found).distinct()
+
+
+def prove(lake: Lake, at: datetime, done: list[Written], is_vacuumed: bool) -> None:
+    rows = [(at, written.table, written.version, written.num_rows, is_vacuumed) for written in done if written.num_rows]
+    columns = "erased_at timestamp, table string, version long, num_rows long, is_vacuumed boolean"
+    lake.append(lake.spark.createDataFrame(rows, columns), "ops.erasure")
+    for _, table, _, num_rows, _ in rows:
+        print(f"  {table:<28} {num_rows:>9,} rows")
+    print(f"  erased from {len(rows)} tables; ops.erasure tells how many rows of each, and nothing of whom")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""A delivery of a mapped format -> bronze.record, exactly as received: tables and FHIR resources alike."""
+
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from medpipe.errors import DataError
+from medpipe.ingest import fhir, tabular
+from medpipe.ingest.manifest import DeliveredFile, Delivery
+from medpipe.mappings.mapping import Mapping
+
+
+def is_read(file: DeliveredFile, mapping: Mapping) -> bool:
+    """Whether the file is one of the mapping's tables, or of FHIR resources."""
+    return table_of(file, mapping) is not None or (fhir.is_bundle(file) and mapping.ids == "reference")
+
+
+def table_of(file: DeliveredFile, mapping: Mapping) -> str | None:
+    """The delivered table that a file holds; null also for a bundle, which holds many."""
+    return fhir.resource_of(file, mapping) if fhir.is_resources(file) else tabular.table_of(file, mapping)
+
+
+def records(spark: SparkSession, delivery: Delivery, mapping: Mapping) -> DataFrame:
+    """Columns of bronze.record for every row of every file that is read.
+
+    Raises:
+        DataError: NOTHING_TO_READ, BAD_HEADER.
+        ContractError: MISSING_COLUMN, DUPLICATE_COLUMN.
+    """
+    files = [file for file in delivery.files if is_read(file, mapping)]
+    if not files:
+        raise DataError(
+            "NOTHING_TO_READ",
+            f"no file of {delivery.delivery_id} is named like a table of {mapping.name}: {sorted(mapping.required)}",
+        )
+    rows = reduce(DataFrame.unionByName, tabular.rows(spark, files, mapping) + fhir.rows(spark, files, mapping))
+    content = F.concat_ws("\n", F.to_json("fields"), "corrupt")
+    hashed = rows.withColumn("record_hash", F.left(F.sha2(content, 256), F.lit(32)))
+    copies = Window.partitionBy("source_table", "record_hash").orderBy("file")
+    counted = hashed.withColumn("occurrence", F.row_number().over(copies))
+    return counted.withColumns(columns_of(delivery)).drop("is_history")
+
+
+def columns_of(delivery: Delivery) -> dict[str, Column]:
+    """source, delivery_id, known_at and is_history, the same for every row of a delivery."""
+    told = {name: getattr(delivery, name) for name in ("source", "delivery_id", "known_at", "is_history")}
+    return {name: F.lit(value) for name, value in told.items()}

@@ -1,0 +1,63 @@
+import pytest
+
+from medpipe.errors import UsageError
+from medpipe.mappings import mapping
+
+PLAIN = """
+ids = "text"
+[required]
+visits = ["id"]
+[[rows]]
+table = "visits"
+silver = "encounter"
+person = "patient"
+id = "id"
+"""
+
+
+def test_every_shipped_mapping_is_whole():
+    names = mapping.shipped()
+    assert names == ["eicu", "fhir", "mimic3", "omop", "physionet2012", "synthea", "uci_diabetes130"]
+    for name in names:
+        assert mapping.load(name).doc
+
+
+def test_what_is_written_once_for_several_columns_stands_for_each():
+    text = PLAIN + '[[rows]]\neach = ["a", "b"]\ntable = "visits"\npart = "{each}"\nsilver = "event"\nkind = "drug"\n'
+    found = mapping.parsed("mine", text + 'when = "{each}"\nconcept = "X:{each}"\ncode = ["{each}", "c"]\n')
+    assert [(m.source_table, m.when, m.concept, m.code) for m in found.meanings[1:]] == [
+        ("visits.a", "a", "X:a", ("a", "c")),
+        ("visits.b", "b", "X:b", ("b", "c")),
+    ]
+    assert found.parts() == ["visits.a", "visits.b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = ", "mine.toml is not TOML"),
+        (PLAIN + "[extra]\n", "unknown key extra"),
+        (PLAIN.replace('person = "patient"', 'persn = "patient"'), "unknown key of a row persn"),
+        (PLAIN.replace('silver = "encounter"', ""), "a row of visits lacks silver"),
+        (PLAIN.replace('silver = "encounter"', 'silver = "visit"'), "visits is for silver.visit, expected one of"),
+        (PLAIN.replace('silver = "encounter"', 'silver = "event"'), "visits has kind '', expected one of"),
+        (PLAIN.replace('ids = "text"', 'ids = "number"'), "ids is 'number'"),
+        (PLAIN.replace("visits = ", "stays = "), "stays needs both an entry in required and"),
+        (PLAIN + '[[rows]]\ntable = "visits"\nsilver = "patient"\n', r"visits has parts \['', ''\]"),
+        (PLAIN.replace('id = "id"', 'id = ["a", "b", "c"]'), "visits names more than two columns"),
+    ],
+)
+def test_a_mapping_that_cannot_be_meant_is_refused_by_what_is_wrong(text, message):
+    with pytest.raises(UsageError, match=f"BAD_MAPPING: .*{message}"):
+        mapping.parsed("mine", text)
+
+
+def test_a_hospitals_own_mapping_is_found_in_its_folder_and_changes_the_digest(tmp_path):
+    with pytest.raises(UsageError, match="UNKNOWN_SOURCE: no mapping 'mine'; expected one of eicu"):
+        mapping.load("mine")
+    assert mapping.digest(None) == mapping.digest(str(tmp_path)) == ""
+    (tmp_path / "mine.toml").write_text(PLAIN)
+    assert mapping.load("mine", str(tmp_path)).required == {"visits": ("id",)}
+    first = mapping.digest(str(tmp_path))
+    (tmp_path / "mine.toml").write_text(PLAIN + "\n")
+    assert first and mapping.digest(str(tmp_path)) != first
