@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
-from medpipe import command, contracts, job
+from medpipe import command, contracts, job, log
 from medpipe.errors import DataError, UsageError
 from medpipe.ingest.manifest import Delivery, read_delivery
 from medpipe.ingest.molecules import MoleculeFile, molecule_files, records
@@ -70,6 +70,10 @@ def ingest(run: job.Run) -> None:
     published(run, assay_results(decided), "silver.assay_result")
     balance.require(num_delivered, counts, quarantined.num_rows, {"silver.molecule": molecules})
     require_measurements(run, decided)
+    num_unread = sum(file.name != mapping.NAME for file in delivery.files) - len(files)
+    if num_unread:
+        log.logger.info("files not read", extra={"run_id": run.run_id, "rows": num_unread, "table": "phi.delivery"})
+        print(f"  {num_unread} files hold no molecules and were not read; phi.delivery lists them")
     run.counts |= {
         "rows_in": num_delivered,
         "rows_out": counts["accepted"],

@@ -52,13 +52,14 @@ class Delivery:
         return (self.source, self.delivery_id[-8:]) == (other.source, other.delivery_id[-8:])
 
 
-def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool, source: str = "omop") -> Delivery:
+def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool, source: str | None = None) -> Delivery:
     """Lists and digests a delivery; reads delivery.toml where there is one.
 
     Args:
         end: midnight of as_of; a folder without delivered_at counts as delivered one second before.
         zone: the hospital's time zone, in which delivered_at is written.
-        is_history, source: hold where delivery.toml does not say.
+        is_history: holds where delivery.toml does not say.
+        source: the outside format, where delivery.toml does not name it; omop if neither does.
     Raises:
         UsageError: NO_DELIVERY, BAD_MANIFEST.
         DataError: EMPTY_DELIVERY, EMPTY_FILE.
@@ -77,7 +78,7 @@ def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool, sour
     if "delivered_at" in told:
         known_at = told["delivered_at"].replace(tzinfo=told["delivered_at"].tzinfo or ZoneInfo(zone))
     return Delivery(
-        source=told.get("source", source),
+        source=told.get("source", source or "omop"),
         delivery_id=f"{known_at.astimezone(ZoneInfo(zone)):%Y-%m-%d}-{content[:8]}",
         known_at=known_at.astimezone(UTC),
         is_history=told.get("is_history", is_history),

@@ -171,7 +171,7 @@ def _lines(file: MoleculeFile) -> Iterator[str]:
 def _row(file: MoleculeFile, line: str) -> tuple[list[tuple[str, str]], str | None]:
     """Column and text of what is not empty, sorted by column; or nothing and the line, where it does not fit."""
     try:
-        cells = next(csv.reader([line], delimiter=file.separator, strict=True), [""])
+        cells = next(csv.reader([line], delimiter=file.separator, strict=True)) or [""]
     except csv.Error:
         return [], line
     if len(cells) != len(file.header):

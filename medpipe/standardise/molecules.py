@@ -49,7 +49,8 @@ def typed(records: DataFrame, mappings: dict[str, FileMapping], num_partitions: 
         F.filter(F.transform("told.measured", _result), lambda result: result["text"].isNotNull()).alias("results"),
     )
     # One file is one partition until here.
-    rows = rows.repartition(num_partitions, "record_hash").withColumn("structure", _structure("text"))
+    spread = rows.repartition(num_partitions, "record_hash")
+    rows = spread.withColumn("structure", F.pandas_udf(_structure, STRUCTURE)("text"))
     wrong = F.flatten(F.transform("results", _wrong))
     codes = F.array_sort(F.array_distinct(F.array_compact(F.concat(F.array("structure.code"), wrong))))
     faults = F.when(F.col("is_corrupt"), F.array(F.lit("FIELD_COUNT"))).otherwise(codes)
@@ -117,7 +118,6 @@ def assay_results(rows: DataFrame) -> DataFrame:
     )
 
 
-@F.pandas_udf(STRUCTURE)
 def _structure(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
     names = [field.name for field in fields(Structure)]
     with guard() as child:

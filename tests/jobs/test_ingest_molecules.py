@@ -56,10 +56,10 @@ ROWS = [
 ]
 
 
-def deliver(folder, rows=ROWS, delivered_at="2026-01-30T22:00:00", mapping=MAPPING):
+def deliver(folder, rows=ROWS, delivered_at="2026-01-30T22:00:00"):
     folder.mkdir(parents=True)
     (folder / "delivery.toml").write_text(f"delivered_at = {delivered_at}\n")
-    (folder / "molecules.toml").write_text(mapping)
+    (folder / "molecules.toml").write_text(MAPPING)
     (folder / "assays.csv").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -192,18 +192,18 @@ def test_of_a_delivery_that_is_too_bad_nothing_is_published(spark, tmp_path):
     assert lake.read("silver.molecule").count() == 0 and lake.read("phi.quarantine").count() == 16
 
 
-def test_a_mapping_from_outside_is_an_input_of_its_own(spark, tmp_path):
+def test_the_same_delivery_by_another_mapping_replaces_what_the_first_said(spark, loaded, tmp_path):
+    for name in ("lake", "lake-phi"):
+        shutil.copytree(loaded / name, tmp_path / name)
     work = open_at(spark, tmp_path, "2026-01-31", thresholds=LENIENT)
-    folder = deliver(tmp_path / "in", [ROWS[0], "CCO,ethanol,10,=,1"], mapping="")
     outside = tmp_path / "mapping.toml"
-    found = []
-    for text in (MAPPING, MAPPING.replace('assay = "IC50"', 'assay = "potency"'), MAPPING):
-        outside.write_text(text)
-        load(work, folder, str(outside))
-        found.append(sorted(r.assay for r in work.lake.for_run("").read("silver.assay_result").collect()))
-    assert found == [["IC50", "active"], ["active", "potency"], ["IC50", "active"]]
+    outside.write_text(MAPPING.replace('assay = "IC50"', 'assay = "potency"'))
+    assert [outcome.status for outcome in load(work, loaded / "2026-01-30", str(outside))] == ["done"]
+    results = work.lake.for_run("").read("silver.assay_result").groupBy("assay").count().collect()
+    assert {row.assay: row["count"] for row in results} == {"potency": 3, "active": 3}
+    assert [outcome.status for outcome in load(work, loaded / "2026-01-30", str(outside))] == ["skipped"]
     with pytest.raises(UsageError, match="NO_MAPPING: --mapping nowhere.toml is no file"):
-        load(work, folder, "nowhere.toml")
+        load(work, loaded / "2026-01-30", "nowhere.toml")
 
 
 def test_a_delivery_of_something_else_or_of_a_later_day_is_refused(spark, tmp_path):
