@@ -64,6 +64,12 @@ def deliver(folder, rows=ROWS, delivered_at="2026-01-30T22:00:00"):
     return folder
 
 
+def copy(loaded, folder):
+    for name in ("lake", "lake-phi"):
+        shutil.copytree(loaded / name, folder / name)
+    return folder
+
+
 @pytest.fixture(scope="module", autouse=True)
 def key():
     with pytest.MonkeyPatch.context() as patched:
@@ -165,11 +171,12 @@ def test_the_same_delivery_again_writes_nothing(work, lake, loaded):
 
 
 def test_a_later_delivery_corrects_from_its_day_on_and_the_generator_gets_what_is_known(spark, loaded, tmp_path):
-    for name in ("lake", "lake-phi"):
-        shutil.copytree(loaded / name, tmp_path / name)
-    later = open_at(spark, tmp_path, "2026-02-01", thresholds=LENIENT)
+    later = open_at(spark, copy(loaded, tmp_path), "2026-02-01", thresholds=LENIENT)
     rows = [ROWS[0], "CCO,ethanol,12,=,1", "CCN,amine,3,=,0"]
-    load(later, deliver(tmp_path / "2026-01-31", rows, "2026-01-31T22:00:00"))
+    folder = deliver(tmp_path / "2026-01-31", rows, "2026-01-31T22:00:00")
+    # The mapping need not be delivered.
+    outside = (folder / "molecules.toml").rename(tmp_path / "mapping.toml")
+    load(later, folder, str(outside))
 
     def of_ethanol(day):
         rows = later.lake.for_run("").read("silver.assay_result", day).where("assay = 'IC50' and unit = 'nM'")
@@ -184,26 +191,25 @@ def test_a_later_delivery_corrects_from_its_day_on_and_the_generator_gets_what_i
         assert {row.split for row in rows} <= {"train", "tune", "test"}
 
 
-def test_of_a_delivery_that_is_too_bad_nothing_is_published(spark, tmp_path):
-    strict = open_at(spark, tmp_path, "2026-01-31")
-    with pytest.raises(DataError, match=r"TOO_MANY_BAD_ROWS: molecules: 16 of 21 rows quarantined \(TOO_LONG 3"):
-        load(strict, deliver(tmp_path / "in"))
+def test_of_a_delivery_that_is_too_bad_nothing_is_published(spark, loaded, tmp_path):
+    strict = open_at(spark, copy(loaded, tmp_path), "2026-02-01")
+    folder = deliver(tmp_path / "2026-01-31", [ROWS[0], "CCBr,good,1,=,1", *ROWS[-7:-4]], "2026-01-31T22:00:00")
+    with pytest.raises(DataError, match=r"TOO_MANY_BAD_ROWS: molecules: 3 of 4 rows quarantined"):
+        load(strict, folder)
     lake = strict.lake.for_run("")
-    assert lake.read("silver.molecule").count() == 0 and lake.read("phi.quarantine").count() == 16
+    assert lake.read("phi.quarantine").count() == 16 + 3
+    assert lake.history("silver.molecule").count() == 5 and lake.history("silver.assay_result").count() == 6
 
 
-def test_the_same_delivery_by_another_mapping_replaces_what_the_first_said(spark, loaded, tmp_path):
-    for name in ("lake", "lake-phi"):
-        shutil.copytree(loaded / name, tmp_path / name)
-    work = open_at(spark, tmp_path, "2026-01-31", thresholds=LENIENT)
+def test_another_mapping_of_the_same_delivery_is_another_run(tmp_path):
     outside = tmp_path / "mapping.toml"
-    outside.write_text(MAPPING.replace('assay = "IC50"', 'assay = "potency"'))
-    assert [outcome.status for outcome in load(work, loaded / "2026-01-30", str(outside))] == ["done"]
-    results = work.lake.for_run("").read("silver.assay_result").groupBy("assay").count().collect()
-    assert {row.assay: row["count"] for row in results} == {"potency": 3, "active": 3}
-    assert [outcome.status for outcome in load(work, loaded / "2026-01-30", str(outside))] == ["skipped"]
+    digests = []
+    for text in (MAPPING, MAPPING.replace('assay = "IC50"', 'assay = "potency"')):
+        outside.write_text(text)
+        digests.append(ingest_molecules.ingest.extra(None, {"mapping": str(outside)}))
+    assert digests[0] != digests[1] and all(digest["mapping"] for digest in digests)
     with pytest.raises(UsageError, match="NO_MAPPING: --mapping nowhere.toml is no file"):
-        load(work, loaded / "2026-01-30", "nowhere.toml")
+        ingest_molecules.ingest.extra(None, {"mapping": "nowhere.toml"})
 
 
 def test_a_delivery_of_something_else_or_of_a_later_day_is_refused(spark, tmp_path):
