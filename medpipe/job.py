@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from medpipe import __version__, command, keys, ledger, log, settings
 from medpipe.errors import MedpipeError, UsageError, raised_by_worker
-from medpipe.ingest.manifest import Delivery, read_delivery
+from medpipe.ingest.manifest import IMAGES, MOLECULES, Delivery, read_delivery
 from medpipe.session import open_session
 from medpipe.tables import Lake
 
@@ -150,13 +150,14 @@ class Workplace:
     ledger: ledger.Ledger
 
     def run(self, step: Step, delivery: Delivery | None = None, **options: str) -> list[Outcome]:
-        """Runs a step for as_of, for a delivery, or for every delivery known before as_of, oldest first.
+        """Runs a step for as_of, for a delivery, or for every delivery of records known before as_of, oldest first.
 
         Raises: what the step raises; the ledger has a row of it.
         """
         options = {option.name: option.default for option in step.options if option.default is not None} | options
         if step.scope == "deliveries":
-            return [self._once(step, known, options) for known in self.deliveries(self.as_of)]
+            records = [known for known in self.deliveries(self.as_of) if known.source not in (IMAGES, MOLECULES)]
+            return [self._once(step, known, options) for known in records]
         return [self._once(step, delivery, options)]
 
     def deliveries(self, as_of: date | None) -> list[Delivery]:

@@ -13,6 +13,8 @@ from zoneinfo import ZoneInfo
 from medpipe.errors import DataError, UsageError
 
 MANIFEST = "delivery.toml"
+# Sources that are no patients' records, and have jobs of their own.
+IMAGES, MOLECULES = "images", "molecules"
 KEYS = {"source", "cdm_version", "delivered_at", "is_history", "files"}
 FILE_KEYS = {"name", "bytes", "sha256", "rows"}
 

@@ -14,6 +14,11 @@ PADDING, START, END = 0, 1, 2
 SPECIAL = ("<padding>", "<start>", "<end>")
 # RDKit fails on a segmentation fault for deep nesting, and does not end in a minute for very long chains.
 MAX_LENGTH, MAX_DEPTH = 500, 50
+# Measured molecules of MoleculeNet, MOSES and MoleculeACE have up to 48 ring closures, 69 branches and 9 fragments.
+MAX_RINGS, MAX_BRANCHES, MAX_FRAGMENTS = 64, 100, 20
+# What may stand between brackets: digits there are isotopes, charges and hydrogens, not rings.
+IN_BRACKETS = re.compile(r"\[[^\]]*\]?")
+CLOSURES = re.compile(r"%\d\d|%\(\d+\)|\d")
 # Strings that pairs are counted in: more change hardly a merge.
 SAMPLE = 30_000
 
@@ -72,9 +77,30 @@ def decode(texts: Sequence[str], tokens: np.ndarray) -> list[str | None]:
     return found
 
 
+def refusal(smiles: str | None) -> str | None:
+    """Code of why RDKit should not be given a string, or None: it may see it. Linear in the string, at most MAX_LENGTH.
+
+    EMPTY_SMILES; TOO_LONG; BAD_CHARACTER: a blank, a control or a letter beyond ASCII (RDKit would take what follows a
+    blank for a name); TOO_DEEP, TOO_MANY_BRANCHES, TOO_MANY_RINGS, TOO_MANY_FRAGMENTS. The first that holds.
+    """
+    if not smiles:
+        return "EMPTY_SMILES"
+    if len(smiles) > MAX_LENGTH:
+        return "TOO_LONG"
+    if not (smiles.isascii() and smiles.isprintable()) or " " in smiles:
+        return "BAD_CHARACTER"
+    if _depth(smiles) > MAX_DEPTH:
+        return "TOO_DEEP"
+    if smiles.count("(") > MAX_BRANCHES:
+        return "TOO_MANY_BRANCHES"
+    if len(CLOSURES.findall(IN_BRACKETS.sub("", smiles))) > 2 * MAX_RINGS:
+        return "TOO_MANY_RINGS"
+    return "TOO_MANY_FRAGMENTS" if smiles.count(".") >= MAX_FRAGMENTS else None
+
+
 def canonical(smiles: str | None) -> str | None:
-    """RDKit's canonical form; None for what is no molecule, is empty, or too long or too deep to be given to RDKit."""
-    if not smiles or len(smiles) > MAX_LENGTH or _depth(smiles) > MAX_DEPTH:
+    """RDKit's canonical form; None for what is no molecule, or is refused before RDKit sees it."""
+    if refusal(smiles):
         return None
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(smiles)

@@ -1,7 +1,9 @@
+import time
+
 import numpy as np
 import pytest
 
-from medpipe.molecules.smiles import END, SPECIAL, canonical, decode, encode, learn
+from medpipe.molecules.smiles import END, SPECIAL, canonical, decode, encode, learn, refusal
 
 MOLECULES = ["CCO", "CCCC", "CC(=O)Oc1ccccc1C(=O)O", "Clc1ccccc1Br", "c1cc[nH]c1", "CCCCC"]
 
@@ -82,3 +84,35 @@ def test_without_an_end_there_is_no_string():
 def test_rdkit_is_asked_only_what_it_can_answer(smiles, expected, capfd):
     assert canonical(smiles) == expected
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("smiles", "expected"),
+    [
+        (None, "EMPTY_SMILES"),
+        ("", "EMPTY_SMILES"),
+        ("C" * 501, "TOO_LONG"),
+        ("C" * 100_000, "TOO_LONG"),
+        ("C(" * 20_000 + "C" + ")" * 20_000, "TOO_LONG"),
+        (".".join("C" * 50_000), "TOO_LONG"),
+        ("CCO ethanol", "BAD_CHARACTER"),
+        ("CC\0O", "BAD_CHARACTER"),
+        ("CC\u00e9", "BAD_CHARACTER"),
+        ("C(" * 51 + "C" + ")" * 51, "TOO_DEEP"),
+        ("C(C)" * 101, "TOO_MANY_BRANCHES"),
+        ("C12" * 70, "TOO_MANY_RINGS"),
+        ("C" + "%99" * 129, "TOO_MANY_RINGS"),
+        ("C" + "%99" * 64 + "%(99)" * 32 + "1" * 32, None),
+        (".".join("C" * 21), "TOO_MANY_FRAGMENTS"),
+        (".".join("C" * 20), None),
+        ("C" * 500, None),
+        ("[13CH4]" * 70, None),
+        ("c1ccccc1", None),
+        ("this is none", "BAD_CHARACTER"),
+        ("none", None),
+    ],
+)
+def test_a_string_is_refused_in_no_time_before_rdkit_sees_it(smiles, expected):
+    started = time.perf_counter()
+    assert refusal(smiles) == expected
+    assert time.perf_counter() - started < 0.02
