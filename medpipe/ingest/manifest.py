@@ -1,6 +1,7 @@
 """A delivery: a folder of files, what it says of itself, and the digest that names it."""
 
 import hashlib
+import os
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from zoneinfo import ZoneInfo
 from medpipe.errors import DataError, UsageError
 
 MANIFEST = "delivery.toml"
+IMAGES = "images"
 KEYS = {"source", "cdm_version", "delivered_at", "is_history"}
 
 
@@ -28,7 +30,7 @@ class Delivery:
     """What a hospital sent at one time.
 
     Attributes:
-        source: outside format, e.g. omop.
+        source: outside format, e.g. omop, or images.
         delivery_id: day and digest of all content: other content is another delivery, the same is the same. No name of
             a folder, which might be a patient's.
         known_at: when it was delivered, UTC.
@@ -52,24 +54,22 @@ class Delivery:
         return (self.source, self.delivery_id[-8:]) == (other.source, other.delivery_id[-8:])
 
 
-def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool) -> Delivery:
+def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool, source: str = "omop") -> Delivery:
     """Lists and digests a delivery; reads delivery.toml where there is one.
 
     Args:
         end: midnight of as_of; a folder without delivered_at counts as delivered one second before.
         zone: the hospital's time zone, in which delivered_at is written.
-        is_history: holds where delivery.toml does not say.
+        is_history, source: hold where delivery.toml does not say.
     Raises:
         UsageError: NO_DELIVERY, BAD_MANIFEST.
-        DataError: EMPTY_DELIVERY, EMPTY_FILE.
+        DataError: EMPTY_DELIVERY; EMPTY_FILE, but for images.
     """
     if not folder.is_dir():
         raise UsageError("NO_DELIVERY", f"--delivery {folder} is not a folder")
     told = _told(folder / MANIFEST)
-    inside = (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    # As Spark does: _SUCCESS, .crc and their kin are not data.
-    paths = sorted(p for p in inside if not any(part.startswith(("_", ".")) for part in p.relative_to(folder).parts))
-    files = tuple(_file(folder, path) for path in paths)
+    source = told.get("source", source)
+    files = _images(folder) if source == IMAGES else _tables(folder)
     if not files:
         raise DataError("EMPTY_DELIVERY", f"{folder} holds no file; expected the tables of one delivery")
     content = hashlib.sha256(repr((sorted(told.items()), [(f.name, f.sha256) for f in files])).encode()).hexdigest()
@@ -77,12 +77,35 @@ def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool) -> D
     if "delivered_at" in told:
         known_at = told["delivered_at"].replace(tzinfo=told["delivered_at"].tzinfo or ZoneInfo(zone))
     return Delivery(
-        source=told.get("source", "omop"),
+        source=source,
         delivery_id=f"{known_at.astimezone(ZoneInfo(zone)):%Y-%m-%d}-{content[:8]}",
         known_at=known_at.astimezone(UTC),
         is_history=told.get("is_history", is_history),
         files=files,
     )
+
+
+def _tables(folder: Path) -> tuple[DeliveredFile, ...]:
+    inside = (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    # As Spark does: _SUCCESS, .crc and their kin are not data.
+    paths = sorted(p for p in inside if not any(part.startswith(("_", ".")) for part in p.relative_to(folder).parts))
+    return tuple(_file(folder, path) for path in paths)
+
+
+def _images(folder: Path) -> tuple[DeliveredFile, ...]:
+    """Whatever its name, empty or a link: an image is judged alone, and does not stop the others."""
+    inside = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    return tuple(_image(folder, path) for path in inside if path != folder / MANIFEST)
+
+
+def _image(folder: Path, path: Path) -> DeliveredFile:
+    # A name that is not UTF-8 could not be stored; under this one the file is not found, which is told.
+    name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "replace")
+    if not (path.is_file() and path.resolve().is_relative_to(folder.resolve())):
+        # A link that leads out of the delivery, or nowhere, is not followed.
+        return DeliveredFile(name, path, 0, hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest())
+    with path.open("rb") as file:
+        return DeliveredFile(name, path, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _told(path: Path) -> dict:

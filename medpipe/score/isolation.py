@@ -4,20 +4,16 @@ A segmentation fault, or a kernel that wants its memory back, leaves nothing to 
 its death says which batch did it; halves of that batch are scored until the rows that kill stand alone.
 """
 
-import multiprocessing
-import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import cloudpickle
 
-from medpipe.errors import DataError, raised_by_worker
+from medpipe.child import Child
+from medpipe.errors import DataError
 from medpipe.score.devices import of_task
 from medpipe.score.scorer import Scorer, without_score
 from medpipe.stream.shards import Shard
@@ -26,7 +22,6 @@ from medpipe.stream.shards import Shard
 MAX_KILLERS = 16
 # What the id of a row begins with that stands where a killing one was.
 STAND_IN = "\0stand-in "
-# Loaded once by the process that children are forked from, which has neither threads nor a GPU.
 PRELOADED = ["medpipe.score.scorer", "torch", "pyspark.worker"]
 
 
@@ -43,12 +38,12 @@ class Isolated:
             DataError: SHARD_KILLS_WORKER, with the shard, where it is not for a few rows that the process dies.
             MedpipeError: what Scorer raises.
         """
-        with Child(partial(self.scorer.on, of_task(self.scorer.device))) as child:
+        with Child(partial(self.scorer.on, of_task(self.scorer.device)), PRELOADED) as child:
             for plan in plans:
                 shards = "; ".join(str(Shard(**shard)) for shard in plan.to_pylist())
                 yield from self.scorer.rows([plan], partial(self._batch, child, shards))
 
-    def _batch(self, child: "Child", shards: str, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
+    def _batch(self, child: Child, shards: str, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
         scored = child.ask(batch)
         if scored is not None:
             return scored
@@ -66,7 +61,7 @@ class Isolated:
         return [without_score(batch.column(0), codes), *others]
 
 
-def killers(child: "Child", batch: pa.RecordBatch) -> list[int]:
+def killers(child: Child, batch: pa.RecordBatch) -> list[int]:
     """Rows that kill the child whenever they are alone in it, in order; MAX_KILLERS + 1 of them end the search.
 
     Cost: two deaths per killing row and halving, and one more, for a death may have come from outside.
@@ -84,69 +79,6 @@ def killers(child: "Child", batch: pa.RecordBatch) -> list[int]:
         elif child.ask(part) is None:
             found.append(start)
     return found
-
-
-class Child:
-    """A process that answers batches with what a function makes of them; after its death the next one goes on.
-
-    Args:
-        start: gives the function, within the process.
-    """
-
-    def __init__(self, start: Callable[[], Callable[[pa.RecordBatch], Iterable[pa.RecordBatch]]]) -> None:
-        self._function = cloudpickle.dumps(start)
-
-    def __enter__(self) -> "Child":
-        self._begin()
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self._end()
-
-    def _begin(self) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_answer, args=(other, self._function), daemon=True)
-        self._process.start()
-        other.close()
-
-    def _end(self) -> None:
-        self._connection.close()
-        self._process.join()
-
-    def ask(self, batch: pa.RecordBatch) -> list[pa.RecordBatch] | None:
-        """The answer, or None: the process died of the question.
-
-        Raises: what the function raises, as raised_by_worker gives it.
-        """
-        # A process that is gone may have left word why.
-        with suppress(OSError):
-            self._connection.send(batch)
-        try:
-            answer = self._connection.recv()
-        except (EOFError, OSError):
-            self._end()
-            self._begin()
-            return None
-        if isinstance(answer, str):
-            failure = RuntimeError(answer)
-            raise raised_by_worker(failure) or failure
-        return answer
-
-
-def _answer(connection: Connection, start: bytes) -> None:
-    """Answers until nothing more is asked; a failure is sent as text, and ends it."""
-    try:
-        function = cloudpickle.loads(start)()
-        while True:
-            try:
-                batch = connection.recv()
-            except (EOFError, OSError):
-                return
-            connection.send(list(function(batch)))
-    except Exception:
-        connection.send(traceback.format_exc())
 
 
 def _replaced(batch: pa.RecordBatch, rows: list[int]) -> pa.RecordBatch:
