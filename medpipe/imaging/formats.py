@@ -61,7 +61,7 @@ class Limits:
     file_bytes: int = 512 * 2**20
     inflated_bytes: int = 1024 * 2**20
     frame_pixels: int = 50_000_000
-    values: int = 192 * 2**20
+    values: int = 128 * 2**20
     frames: int = 10_000
     images: int = 1_000_000
 

@@ -10,7 +10,7 @@ import posixpath
 from pathlib import Path
 
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from medpipe.errors import ContractError, DataError
@@ -61,7 +61,7 @@ def received(spark: SparkSession, delivery: Delivery, limits: Limits) -> DataFra
     return rows.withColumns(
         {
             "occurrence": F.row_number().over(copies),
-            "num_images": _num_images(folder_of(delivery), limits)(F.col("file")),
+            "num_images": _num_images("file", folder_of(delivery), limits),
             "source": F.lit(delivery.source),
             "delivery_id": F.lit(delivery.delivery_id),
             "known_at": F.lit(delivery.known_at),
@@ -117,19 +117,24 @@ def _header(manifest: DeliveredFile) -> list[str]:
     return header
 
 
-@F.pandas_udf("string")
-def _inside(paths: pd.Series) -> pd.Series:
-    return paths.map(lambda path: inside(path.strip()), na_action="ignore")
+def _inside(path: str) -> Column:
+    """`inside` of a column."""
+
+    @F.pandas_udf("string")
+    def plain(paths: pd.Series) -> pd.Series:
+        return paths.map(lambda path: inside(path.strip()), na_action="ignore")
+
+    return plain(F.col(path))
 
 
-def _num_images(folder: Path, limits: Limits):
-    """A function from a column of files to how many images each declares."""
+def _num_images(file: str, folder: Path, limits: Limits) -> Column:
+    """How many images each file of a column declares."""
 
     @F.pandas_udf("long")
     def counted(files: pd.Series) -> pd.Series:
         return files.map(lambda name: _declared(folder, name, limits))
 
-    return counted
+    return counted(F.col(file))
 
 
 def _declared(folder: Path, name: str | None, limits: Limits) -> int:

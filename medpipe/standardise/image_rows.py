@@ -16,6 +16,7 @@ CODES = {
     "BAD_LABEL": "the label is no whole number from 0 to 999",
     "BAD_MODALITY": "the modality is no DICOM code of images",
     "BAD_PATIENT_ID": "the patient's id is longer than 64 characters or has some that are not printed",
+    "DECODER_DIED": "decoding it kills the process that does it, or does not end",
     "FIELD_COUNT": "the manifest's line has other fields than its header",
     "KEY_CONFLICT": "rows of the manifest say different things of one file",
     "NOT_IN_MANIFEST": "a file that the manifest does not name",
