@@ -48,6 +48,9 @@ def decode(content: bytes, limits: Limits, told_modality: str | None = None, is_
             dataset = _opened(content, limits)
             modality = _text(dataset, "Modality") or told_modality
             _check(dataset, modality, limits, is_clean)
+            series, number = _text(dataset, "SeriesInstanceUID"), _integer(dataset, "InstanceNumber", None)
+            if not (series or "").isprintable() or abs(number or 0) >= 2**31:
+                raise ImageError("BAD_IMAGE")
             pixels, window = _decoded(dataset)
             return Image(
                 pixels=pixels,
@@ -56,8 +59,8 @@ def decode(content: bytes, limits: Limits, told_modality: str | None = None, is_
                 spacing_mm=_spacing(dataset),
                 window=window,
                 patient=_text(dataset, "PatientID"),
-                series=_text(dataset, "SeriesInstanceUID"),
-                instance_number=_integer(dataset, "InstanceNumber", None),
+                series=series,
+                instance_number=number,
             )
         except ImageError:
             raise

@@ -15,7 +15,7 @@ from medpipe.imaging.formats import Image
 CODES = {
     "BAD_LABEL": "the label is no whole number from 0 to 999",
     "BAD_MODALITY": "the modality is no DICOM code of images",
-    "BAD_PATIENT_ID": "the patient's id is longer than 64 characters or has some that are not printed",
+    "BAD_PATIENT_ID": "the patient's id is longer than 64 characters, or has some that are not printed or no UTF-8",
     "DECODER_DIED": "decoding it kills the process that does it, or does not end",
     "FIELD_COUNT": "the manifest's line has other fields than its header",
     "KEY_CONFLICT": "rows of the manifest say different things of one file",
@@ -61,23 +61,23 @@ DECODED = pa.schema(
 
 def reasons_of(row: dict) -> list[str]:
     """Codes of what is wrong with a row of the manifest, whatever its file is."""
-    fields = {name: text.strip() for name, text in row["fields"].items()}
+    fields = _fields(row)
     if row["corrupt"] is not None:
         return ["FIELD_COUNT"]
     if not row["is_listed"]:
         return ["NOT_IN_MANIFEST"]
     wrong = {
         "KEY_CONFLICT": row["is_conflict"],
-        "BAD_MODALITY": (fields.get("modality") or "CT") not in MODALITIES,
-        "BAD_LABEL": re.fullmatch(r"\d{1,3}", fields.get("label") or "0", re.ASCII) is None,
+        "BAD_MODALITY": fields.get("modality", "CT") not in MODALITIES,
+        "BAD_LABEL": re.fullmatch(r"\d{1,3}", fields.get("label", "0"), re.ASCII) is None,
         "BAD_PATIENT_ID": not is_identifier(fields.get("patient_id", "")),
     }
     return [code for code, is_wrong in wrong.items() if is_wrong]
 
 
 def is_identifier(text: str) -> bool:
-    """Printed characters, 64 at most."""
-    return text.isprintable() and len(text) <= 64
+    """Printed characters, 64 at most; none that stands for bytes which were no UTF-8."""
+    return text.isprintable() and len(text) <= 64 and "\ufffd" not in text
 
 
 def canonical_id(text: str | None) -> str | None:
@@ -85,6 +85,11 @@ def canonical_id(text: str | None) -> str | None:
     text = (text or "").strip()
     whole = re.fullmatch(r"0*(\d+?)(\.0*)?", text, re.ASCII)
     return whole[1] if whole else text or None
+
+
+def _fields(row: dict) -> dict[str, str]:
+    """What the manifest says, without the blanks around it and what is then empty."""
+    return {name: text.strip() for name, text in row["fields"].items() if text.strip()}
 
 
 def own_reasons(image: Image) -> list[str]:
@@ -106,7 +111,7 @@ def name_of(row: dict, place: int) -> str:
 
 def told(row: dict, place: int, image: Image) -> dict:
     """What DECODED says of an accepted image beside its pixels."""
-    fields = {name: text.strip() for name, text in row["fields"].items()}
+    fields = _fields(row)
     own_patient = canonical_id(fields.get("patient_id"))
     label = image.label if image.label is not None else fields.get("label")
     slices, rows, columns = image.spacing_mm

@@ -33,7 +33,7 @@ BATCH_ROWS = 2048
 # A process that decodes may take so much, and so long for one image; the largest that the limits let in need less.
 MEMORY_BYTES = 6 * 2**30
 MAX_SECONDS = 300.0
-PRELOADED = ["medpipe.imaging.reading", "medpipe.standardise.images", "pyspark.worker"]
+PRELOADED = ["medpipe.standardise.images", "pyspark.worker"]
 READ = ("file", "is_listed", "sha256", "num_images", "record_hash", "occurrence", "fields", "corrupt", "is_conflict")
 
 

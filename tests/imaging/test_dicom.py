@@ -106,6 +106,7 @@ def test_what_an_enhanced_object_says_of_all_frames_holds():
         ({"Rows": 65535, "Columns": 65535}, "IMAGE_TOO_LARGE"),
         ({"NumberOfFrames": 2_000_000}, "IMAGE_TOO_LARGE"),
         ({"BitsAllocated": 64, "BitsStored": 64, "HighBit": 63}, "UNSUPPORTED"),
+        ({"InstanceNumber": 2**40}, "BAD_IMAGE"),
         ({"Modality": "RTDOSE"}, "UNSUPPORTED"),
         ({"PhotometricInterpretation": "HSV"}, "UNSUPPORTED"),
     ],

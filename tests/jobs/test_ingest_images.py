@@ -1,12 +1,12 @@
 """A delivery of images in which every fault comes once, from the folder to gold.image; and the real X-rays."""
 
 import json
+import shutil
 from collections import Counter
 from datetime import date
 
 import numpy as np
 import pytest
-from pyspark.sql import functions as F
 
 from medpipe import job, keys, ledger, settings
 from medpipe.errors import DataError, UsageError
@@ -211,21 +211,22 @@ def test_gold_has_the_grey_images_of_a_role_and_says_what_it_leaves_out(delivere
     assert all(len(found) == 1 for found in splits.values())
 
 
-def test_a_label_that_is_corrected_holds_from_then_on(key, spark, tmp_path):
-    for day, label in (("2026-01-30", 0), ("2026-01-31", 1)):
-        (tmp_path / day).mkdir()
-        (tmp_path / day / "a.png").write_bytes(picture(RAMP))
-        (tmp_path / day / "manifest.csv").write_text(f"path,label\na.png,{label}\n")
-        (tmp_path / day / "delivery.toml").write_text(f"delivered_at = {day}T22:00:00\n")
-    for day, as_of in (("2026-01-30", "2026-01-31"), ("2026-01-31", "2026-02-01")):
-        work = open_at(spark, tmp_path, as_of)
-        ingest_images.load(work, tmp_path / day)
-        work.run(build_images.main, role="fit")
-    gold = work.lake.for_run("").read("gold.image").select("image_id", F.col("as_of").cast("string"), "label").collect()
-    assert len({row.image_id for row in gold}) == 1
-    assert {row.as_of: row.label for row in gold} == {"2026-01-31": 0, "2026-02-01": 1}
+def test_a_label_that_is_corrected_holds_from_then_on(delivered, spark, tmp_path):
+    for name in ("lake", "lake-phi"):
+        shutil.copytree(delivered / name, tmp_path / name)
+    folder = tmp_path / "correction"
+    folder.mkdir()
+    (folder / "anna.png").write_bytes((delivered / "delivery" / "anna.png").read_bytes())
+    (folder / "manifest.csv").write_text("path,patient_id,label\nanna.png,7,0\n")
+    (folder / "delivery.toml").write_text("delivered_at = 2026-01-31T22:00:00\n")
     with pytest.raises(UsageError, match="LATER_DELIVERY"):
-        ingest_images.load(open_at(spark, tmp_path, "2026-01-31"), tmp_path / "2026-01-31")
+        ingest_images.load(open_at(spark, tmp_path, "2026-01-31"), folder)
+    work = open_at(spark, tmp_path, "2026-02-01")
+    ingest_images.load(work, folder)
+    known = [work.lake.for_run("").read("silver.image", date(2026, *day)).collect() for day in ((1, 31), (2, 1))]
+    before, after = ({row.image_id: row.label for row in rows} for rows in known)
+    assert before.keys() == after.keys()
+    assert [(before[image], after[image]) for image in before if before[image] != after[image]] == [(1, 0)]
 
 
 def test_the_real_x_rays_of_the_validation_part_reach_gold(key, spark, shared_data, tmp_path):

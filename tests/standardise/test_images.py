@@ -11,7 +11,7 @@ from medpipe.imaging.blocks import BLOCK_BYTES, joined
 from medpipe.imaging.formats import CODES as FILE_CODES
 from medpipe.imaging.formats import Image, Limits
 from medpipe.imaging.reading import images
-from medpipe.standardise.image_rows import CODES, canonical_id
+from medpipe.standardise.image_rows import CODES, canonical_id, reasons_of
 from medpipe.standardise.images import Decoder
 from tests.images import RAMP, nifti, npz, picture
 
@@ -104,6 +104,29 @@ def test_the_labels_of_an_archive_must_be_classes(tmp_path):
     content = npz(images=np.stack([RAMP]), labels=np.array([-3]))
     (found,) = rows_of(tmp_path, {"a.npz": content})
     assert found["reasons"] == ["BAD_LABEL"]
+
+
+@pytest.mark.parametrize(
+    "fields, code",
+    [
+        ({"label": "1000"}, "BAD_LABEL"),
+        ({"label": "-1"}, "BAD_LABEL"),
+        ({"label": "1.0"}, "BAD_LABEL"),
+        ({"modality": "ct"}, "BAD_MODALITY"),
+        ({"modality": "SR"}, "BAD_MODALITY"),
+        ({"patient_id": "7\a"}, "BAD_PATIENT_ID"),
+        ({"patient_id": "M\ufffdller"}, "BAD_PATIENT_ID"),
+        ({"patient_id": "x" * 65}, "BAD_PATIENT_ID"),
+    ],
+)
+def test_what_the_manifest_says_of_an_image_must_be_readable(fields, code):
+    row = {"fields": fields, "corrupt": None, "is_listed": True, "is_conflict": False}
+    assert reasons_of(row) == [code]
+
+
+def test_a_field_of_blanks_says_nothing(tmp_path):
+    (found,) = rows_of(tmp_path, {"a.png": picture(RAMP)}, label=" ", modality=" ", patient_id=" ", mask=" ")
+    assert [found[name] for name in ("reasons", "label", "modality", "patient_key")] == [[], None, None, None]
 
 
 @pytest.mark.parametrize(
