@@ -35,7 +35,7 @@ def ingest(run: job.Run) -> None:
     lake, own, limits = run.lake, run.partition, Limits()
     lake.replace(received(lake.spark, run.delivery, limits), "bronze.image", where=own)
     rows = lake.read("bronze.image", where=own)
-    num_delivered = rows.agg(F.sum("num_images")).first()[0]
+    num_delivered = rows.agg(F.sum("num_images")).first()[0] or 0
     # Computed once, on the executors' disks: every table is written from it.
     found = named(decoded(rows, folder_of(run.delivery), limits), run).persist(StorageLevel.DISK_ONLY)
 

@@ -100,7 +100,7 @@ def _images(folder: Path) -> tuple[DeliveredFile, ...]:
 
 def _image(folder: Path, path: Path) -> DeliveredFile:
     # A name that is not UTF-8 could not be stored; under this one the file is not found, which is told.
-    name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "replace")
+    name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
     if not (path.is_file() and path.resolve().is_relative_to(folder.resolve())):
         # A link that leads out of the delivery, or nowhere, is not followed.
         return DeliveredFile(name, path, 0, hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest())
