@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from medpipe import command, contracts, job, ledger
+from medpipe.ingest.manifest import MOLECULES
 from medpipe.mappings import mapping
 from medpipe.privacy.pseudonyms import pseudonym, pseudonymiser
 from medpipe.standardise.records import persons_of
@@ -76,7 +77,7 @@ def erase(work: job.Workplace, patient_id: str, purpose: str, is_vacuumed: bool 
 def delivered(work: job.Workplace, lake: Lake, patient: DataFrame) -> DataFrame:
     """RECORD of every delivered row that names the patient, its parts' fates included."""
     hide = pseudonymiser(work.key(None).subkey("pseudonym"), work.settings.privacy.patient_namespace)
-    bronze = lake.read("bronze.record")
+    bronze = lake.read("bronze.record").where(F.col("source") != MOLECULES)
     found = [lake.read("phi.fate").limit(0).select(*RECORD)]
     for row in bronze.select("source").distinct().collect():
         meant = mapping.load(row.source, work.settings.mappings)

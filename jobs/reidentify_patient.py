@@ -7,6 +7,7 @@ from pyspark.sql import functions as F
 
 from medpipe import command, job, ledger
 from medpipe.errors import UsageError
+from medpipe.ingest.manifest import MOLECULES
 from medpipe.mappings import mapping
 from medpipe.privacy.pseudonyms import pseudonymiser
 from medpipe.standardise.records import person_ids
@@ -30,7 +31,7 @@ def reidentify(work: job.Workplace, patient_id: str, purpose: str) -> None:
     """
     key = work.key(None)
     hide = pseudonymiser(key.subkey("pseudonym"), work.settings.privacy.patient_namespace)
-    bronze = work.lake.read("bronze.record")
+    bronze = work.lake.read("bronze.record").where(F.col("source") != MOLECULES)
     found = None
     for row in bronze.select("source").distinct().orderBy("source").collect():
         meant = mapping.load(row.source, work.settings.mappings)

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from medpipe.cohort.eligibility import CohortSettings
 from medpipe.errors import UsageError
+from medpipe.features.images import ImageSettings
 from medpipe.features.sequences import SequenceSettings
 from medpipe.quality.thresholds import Threshold
 from medpipe.recommend.als import AlsSettings
@@ -68,6 +69,7 @@ class Settings(BaseSettings):
     thresholds: dict[str, _strict(Threshold)] = Field(default_factory=dict)
     cohort: _strict(CohortSettings) = Field(default_factory=dict)
     sequences: _strict(SequenceSettings) = Field(default_factory=dict)
+    images: _strict(ImageSettings) = Field(default_factory=dict)
     train: _strict(TrainSettings) = Field(default_factory=dict)
     gan: _strict(GanSettings) = Field(default_factory=dict)
     score: _strict(ScoreSettings) = Field(default_factory=dict)

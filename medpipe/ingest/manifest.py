@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import tomllib
 import zlib
 from collections.abc import Iterable
@@ -39,7 +40,7 @@ class Delivery:
     """What a hospital sent at one time.
 
     Attributes:
-        source: outside format, e.g. omop.
+        source: outside format, e.g. omop, or images.
         delivery_id: day and digest of all content: other content is another delivery, the same is the same. No name of
             a folder, which might be a patient's.
         known_at: when it was delivered, UTC.
@@ -73,7 +74,7 @@ def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool, sour
         source: the outside format, where delivery.toml does not name it; omop if neither does.
     Raises:
         UsageError: NO_DELIVERY, BAD_MANIFEST, OTHER_SOURCE.
-        DataError: EMPTY_DELIVERY, EMPTY_FILE, MANIFEST_MISMATCH where the files are not those that delivery.toml lists.
+        DataError: EMPTY_DELIVERY; EMPTY_FILE, but for images; MANIFEST_MISMATCH where the files are not those that delivery.toml lists.
     """
     if not folder.is_dir():
         raise UsageError("NO_DELIVERY", f"--delivery {folder} is not a folder")
@@ -82,10 +83,8 @@ def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool, sour
         raise UsageError(
             "OTHER_SOURCE", f"--source is {source}, {folder / MANIFEST} says {told['source']}; drop the flag"
         )
-    inside = (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    # As Spark does: _SUCCESS, .crc and their kin are not data.
-    paths = sorted(p for p in inside if not any(part.startswith(("_", ".")) for part in p.relative_to(folder).parts))
-    files = tuple(_file(folder, path) for path in paths)
+    source = told.get("source", source or "omop")
+    files = _images(folder) if source == IMAGES else _tables(folder)
     if not files:
         raise DataError("EMPTY_DELIVERY", f"{folder} holds no file; expected the tables of one delivery")
     if "files" in told:
@@ -95,12 +94,35 @@ def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool, sour
     if "delivered_at" in told:
         known_at = told["delivered_at"].replace(tzinfo=told["delivered_at"].tzinfo or ZoneInfo(zone))
     return Delivery(
-        source=told.get("source", source or "omop"),
+        source=source,
         delivery_id=f"{known_at.astimezone(ZoneInfo(zone)):%Y-%m-%d}-{content[:8]}",
         known_at=known_at.astimezone(UTC),
         is_history=told.get("is_history", is_history),
         files=files,
     )
+
+
+def _tables(folder: Path) -> tuple[DeliveredFile, ...]:
+    inside = (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    # As Spark does: _SUCCESS, .crc and their kin are not data.
+    paths = sorted(p for p in inside if not any(part.startswith(("_", ".")) for part in p.relative_to(folder).parts))
+    return tuple(_file(folder, path) for path in paths)
+
+
+def _images(folder: Path) -> tuple[DeliveredFile, ...]:
+    """Whatever its name, empty or a link: an image is judged alone, and does not stop the others."""
+    inside = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    return tuple(_image(folder, path) for path in inside if path != folder / MANIFEST)
+
+
+def _image(folder: Path, path: Path) -> DeliveredFile:
+    # A name that is not UTF-8 could not be stored; under this one the file is not found, which is told.
+    name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+    if not (path.is_file() and path.resolve().is_relative_to(folder.resolve())):
+        # A link that leads out of the delivery, or nowhere, is not followed.
+        return DeliveredFile(name, path, 0, hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest())
+    with path.open("rb") as file:
+        return DeliveredFile(name, path, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _told(path: Path) -> dict:
