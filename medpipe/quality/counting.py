@@ -24,10 +24,11 @@ def counts(silver: dict[str, DataFrame], rules: Sequence[Rule], zone: str) -> Da
         silver: silver.patient, .encounter, .observation_period, .event and .concept as known at a date, by name.
         zone: the hospital's; moments are compared as its calendar days.
     Cost: three passes over events (by patient, by concept, by event_id), each a shuffle of its groups; that by concept
-        joins patients and visits.
+        joins patients and visits. What is known of each patient is kept until the caller clears the cache.
     """
     silver = {name: _by_day(frame, zone) for name, frame in silver.items()}
-    people = _people(silver, rules)
+    # Small, and every table is held against it.
+    people = _people(silver, rules).persist()
     of_person = people.drop("has_rows")
     visits = silver["silver.encounter"].groupBy("encounter_id")
     visits = visits.agg(F.min("started_at").alias("visit_from"), F.max("ended_at").alias("visit_to"))
