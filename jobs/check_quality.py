@@ -44,9 +44,7 @@ def judge(run: job.Run) -> None:
 def told(checks: list[Row]) -> None:
     """Prints how many checks ended how, and the worst of them, failing ones first; at most NUM_LINES."""
     found = {status: sum(row.status == status for row in checks) for status in FIRST}
-    print(
-        f"  {len(checks)} checks: {found['fail']} fail, {found['pass']} pass, {found['not_applicable']} not applicable"
-    )
+    print(f"  {len(checks)} checks: " + ", ".join(f"{number} {status}" for status, number in found.items()))
     worst = sorted((row for row in checks if row.num_failed), key=_place)[:NUM_LINES]
     show.lines(COLUMNS, [_line(row) for row in worst])
 
