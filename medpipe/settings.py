@@ -12,6 +12,7 @@ from medpipe.cohort.eligibility import CohortSettings
 from medpipe.errors import UsageError
 from medpipe.features.images import ImageSettings
 from medpipe.features.sequences import SequenceSettings
+from medpipe.quality.rules import QualitySettings
 from medpipe.quality.thresholds import Threshold
 from medpipe.recommend.als import AlsSettings
 from medpipe.recommend.similarity import SimilaritySettings
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     hospital: Hospital = Hospital()
     privacy: Privacy = Privacy()
     thresholds: dict[str, _strict(Threshold)] = Field(default_factory=dict)
+    quality: _strict(QualitySettings) = Field(default_factory=dict)
     cohort: _strict(CohortSettings) = Field(default_factory=dict)
     sequences: _strict(SequenceSettings) = Field(default_factory=dict)
     images: _strict(ImageSettings) = Field(default_factory=dict)

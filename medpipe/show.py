@@ -5,6 +5,7 @@ import csv
 import os
 import re
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -70,6 +71,11 @@ def history(argv: list[str]) -> int:
     return job.main("history", parser, argv, lambda work, args: _ledger(work.ledger.entries, args.run_id, args.rows))
 
 
+def lines(columns: Sequence[str], rows: list) -> None:
+    """Prints rows of text under their columns."""
+    _print(_table(columns, rows))
+
+
 def named_in(query: str) -> list[str]:
     """Tables and views of the contracts that a query names, and those its views name."""
     found = [name for name in contracts.names() if re.search(rf"(?<![\w.`]){re.escape(name)}(?!\w)", query.lower())]
@@ -129,7 +135,7 @@ def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _table(columns: list[str], rows: list) -> Table:
+def _table(columns: Sequence[str], rows: list) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -53,7 +53,7 @@ def _forget(request):
         session._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def table(spark):
     """A DataFrame from text: header `name type | ...`, one row per line, an empty cell is null."""
 

@@ -17,6 +17,8 @@ MEASUREMENT = (
     "measurement_id,person_id,measurement_concept_id,measurement_date,value_as_number,unit_concept_id,"
     "unit_source_value,visit_occurrence_id"
 )
+DEATH = "person_id,death_date"
+CONCEPT = "concept_id,concept_name,domain_id,vocabulary_id,concept_code"
 HEADERS = {
     "person": PERSON,
     "observation_period": PERIOD,
@@ -24,6 +26,8 @@ HEADERS = {
     "condition_occurrence": CONDITION,
     "drug_exposure": DRUG,
     "measurement": MEASUREMENT,
+    "death": DEATH,
+    "concept": CONCEPT,
 }
 
 

@@ -63,7 +63,7 @@ MAY_IMPORT = {
     "job": BASE | EDGES | {"ingest"},
     "show": BASE | {"catalog", "command", "job"},
     "cli": {"errors", "show"},
-    "jobs": BASE | PLAIN | PURE | EDGES | {"simulate", "stream", "models", "train", "score", "jobs"},
+    "jobs": BASE | PLAIN | PURE | EDGES | {"show", "simulate", "stream", "models", "train", "score", "jobs"},
 }
 SPARK_INSIDE = {"sparkContext", "_jvm", "_jsc", "_jdf", "_sc"}
 FILES = sorted(file for folder in ("medpipe", "jobs") for file in (ROOT / folder).rglob("*.py"))

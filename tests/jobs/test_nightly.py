@@ -25,6 +25,8 @@ def test_every_table_of_the_night_is_filled(after_second_night, spark):
         "ops.scored",
         "phi.audit",
         "ops.data_gap",
+        "ops.quality_count",
+        "gold.data_quality",
         "gold.score_error",
         "gold.image",
         "gold.image_score",
