@@ -17,11 +17,14 @@ from medpipe import command, contracts, job, ledger
 from medpipe.ingest.manifest import MOLECULES
 from medpipe.mappings import mapping
 from medpipe.privacy.pseudonyms import pseudonym, pseudonymiser
+from medpipe.standardise import values
 from medpipe.standardise.records import persons_of
 from medpipe.tables import Lake, Written
 
 # Every column that holds a patient's pseudonym.
 PATIENT_COLUMNS = ("patient_id", "other_patient_id", "row_id")
+# Every column that holds an image's.
+IMAGE_COLUMNS = ("image_id", "row_id")
 # Who looked up whom, and who must not come back, outlast the patient.
 KEPT = ("phi.audit", "phi.suppression")
 # What names a delivered row in the tables that hold it.
@@ -59,14 +62,20 @@ def erase(work: job.Workplace, patient_id: str, purpose: str, is_vacuumed: bool 
     columns = "patient_id string, suppressed_at timestamp, actor string, purpose string"
     lake.append(lake.spark.createDataFrame([(patient_id, at, job.actor(), purpose)], columns), "phi.suppression")
     patient = lake.spark.createDataFrame([(patient_id,)], "patient_id string")
-    records = delivered(work, lake, patient).persist()
+    records = delivered(work, lake, patient).unionByName(pictured(work, lake, patient)).persist()
+    images = lake.read("silver.image").join(patient, on="patient_id", how="left_semi").select("image_id").persist()
+    images.count()
     done = [lake.erase(name, records) for name in OF_RECORDS if lake.exists(name)]
+    if lake.exists("bronze.image"):
+        done.append(lake.erase("bronze.image", records.drop("source_table")))
     for name in contracts.names():
         contract = contracts.load(name)
         if name in KEPT or contract.view is not None or not lake.exists(name):
             continue
-        for column in set(PATIENT_COLUMNS) & set(contract.struct.names):
+        for column in sorted(set(PATIENT_COLUMNS) & set(contract.struct.names)):
             done.append(lake.erase(name, patient.withColumnsRenamed({"patient_id": column})))
+        for column in sorted(set(IMAGE_COLUMNS) & set(contract.struct.names)):
+            done.append(lake.erase(name, images.withColumnsRenamed({"image_id": column})))
     lake.remove_copies()
     if is_vacuumed:
         for name in sorted({written.table for written in done}):
@@ -89,6 +98,14 @@ def delivered(work: job.Workplace, lake: Lake, patient: DataFrame) -> DataFrame:
         mine = ids.join(patient, on="patient_id", how="left_semi")
         found.append(persons.join(mine, on="person_id", how="left_semi").select(*RECORD))
     return reduce(DataFrame.unionByName, found).distinct()
+
+
+def pictured(work: job.Workplace, lake: Lake, patient: DataFrame) -> DataFrame:
+    """RECORD of every row of bronze.image that its manifest gives to the patient."""
+    hide = pseudonymiser(work.key(None).subkey("pseudonym"), work.settings.privacy.patient_namespace)
+    rows = lake.read("bronze.image").withColumn("source_table", F.lit("image"))
+    named = rows.withColumn("patient_id", hide(values.any_id(F.col("fields")["patient_id"])))
+    return named.join(patient, on="patient_id", how="left_semi").select(*RECORD)
 
 
 def prove(lake: Lake, at: datetime, done: list[Written], is_vacuumed: bool) -> None:

@@ -21,6 +21,7 @@ from medpipe.ingest.manifest import IMAGES, Delivery, read_delivery
 from medpipe.privacy.pseudonyms import pseudonymiser
 from medpipe.privacy.sealing import NUM_KEY_BYTES, sealer
 from medpipe.quality import balance, thresholds
+from medpipe.standardise import values
 from medpipe.standardise.images import decoded
 
 
@@ -33,7 +34,7 @@ from medpipe.standardise.images import decoded
 )
 def ingest(run: job.Run) -> None:
     lake, own, limits = run.lake, run.partition, Limits()
-    lake.replace(received(lake.spark, run.delivery, limits), "bronze.image", where=own)
+    lake.replace(unforgotten(run, received(lake.spark, run.delivery, limits)), "bronze.image", where=own)
     rows = lake.read("bronze.image", where=own)
     num_delivered = rows.agg(F.sum("num_images")).first()[0] or 0
     # Computed once, on the executors' disks: every table is written from it.
@@ -81,20 +82,15 @@ def load(work: job.Workplace, folder: Path) -> list[job.Outcome]:
 
 
 def delivery_from(work: job.Workplace, folder: Path) -> Delivery:
-    """As job.delivery_from, for a folder that is one of images unless it says otherwise.
+    """As job.delivery_from, for a folder of images.
 
     Raises:
-        UsageError: NO_AS_OF, LATER_DELIVERY.
-        DataError: UNKNOWN_SOURCE.
+        UsageError: NO_AS_OF, OTHER_SOURCE, LATER_DELIVERY.
     """
     if work.as_of is None:
         raise UsageError("NO_AS_OF", "a delivery is read for a logical date; pass --as-of YYYY-MM-DD")
     end = work.lake.midnight(work.as_of)
     delivery = read_delivery(folder, end, work.lake.timezone, is_history=False, source=IMAGES)
-    if delivery.source != IMAGES:
-        raise DataError(
-            "UNKNOWN_SOURCE", f"{delivery.delivery_id} says source {delivery.source!r}; this job reads {IMAGES!r}"
-        )
     # A folder that does not say when it was delivered keeps the time it was first given for.
     known = work.lake.for_run("").read("bronze.image").select("source", "delivery_id", "known_at").distinct().collect()
     known = [Delivery(row.source, row.delivery_id, row.known_at.astimezone(UTC), False, ()) for row in known]
@@ -104,6 +100,16 @@ def delivery_from(work: job.Workplace, folder: Path) -> Delivery:
             "LATER_DELIVERY", f"{folder} was delivered at {same.known_at.isoformat()}, not before {end.isoformat()}"
         )
     return replace(delivery, delivery_id=same.delivery_id, known_at=same.known_at)
+
+
+def unforgotten(run: job.Run, rows: DataFrame) -> DataFrame:
+    """The rows but those that the manifest gives to a patient who was erased: they are not stored again."""
+    if not run.lake.exists("phi.suppression"):
+        return rows
+    hide = pseudonymiser(run.key.subkey("pseudonym"), run.settings.privacy.patient_namespace)
+    ids = rows.select("record_hash", hide(values.any_id(F.col("fields")["patient_id"])).alias("patient_id"))
+    theirs = ids.join(run.lake.read("phi.suppression"), on="patient_id", how="left_semi")
+    return rows.join(theirs, on="record_hash", how="left_anti")
 
 
 def named(found: DataFrame, run: job.Run) -> DataFrame:

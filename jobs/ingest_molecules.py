@@ -100,20 +100,15 @@ def load(work: job.Workplace, folder: Path, given: str = MAPPING.default) -> lis
 
 
 def delivery_from(work: job.Workplace, folder: Path) -> Delivery:
-    """As job.delivery_from, for a folder that is one of molecules unless it says otherwise.
+    """As job.delivery_from, for a folder of molecules.
 
     Raises:
-        UsageError: NO_AS_OF, LATER_DELIVERY.
-        DataError: UNKNOWN_SOURCE.
+        UsageError: NO_AS_OF, OTHER_SOURCE, LATER_DELIVERY.
     """
     if work.as_of is None:
         raise UsageError("NO_AS_OF", "a delivery is read for a logical date; pass --as-of YYYY-MM-DD")
     end = work.lake.midnight(work.as_of)
     delivery = read_delivery(folder, end, work.lake.timezone, is_history=False, source=MOLECULES)
-    if delivery.source != MOLECULES:
-        raise DataError(
-            "UNKNOWN_SOURCE", f"{delivery.delivery_id} says source {delivery.source!r}; this job reads {MOLECULES!r}"
-        )
     # A folder that does not say when it was delivered keeps the time it was first given for.
     same = next((known for known in work.deliveries(None) if known.same_as(delivery)), delivery)
     if same.known_at >= end:

@@ -71,17 +71,18 @@ def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool, sour
         end: midnight of as_of; a folder without delivered_at counts as delivered one second before.
         zone: the hospital's time zone, in which delivered_at is written.
         is_history: holds where delivery.toml does not say.
-        source: the outside format, where delivery.toml does not name it; omop if neither does.
+        source: the outside format that is expected; None: what delivery.toml says, omop if nothing.
     Raises:
         UsageError: NO_DELIVERY, BAD_MANIFEST, OTHER_SOURCE.
-        DataError: EMPTY_DELIVERY; EMPTY_FILE, but for images; MANIFEST_MISMATCH where the files are not those that delivery.toml lists.
+        DataError: EMPTY_DELIVERY; EMPTY_FILE, but for images; MANIFEST_MISMATCH where the files are not those that
+            delivery.toml lists.
     """
     if not folder.is_dir():
         raise UsageError("NO_DELIVERY", f"--delivery {folder} is not a folder")
     told = _told(folder / MANIFEST)
     if source and told.get("source", source) != source:
         raise UsageError(
-            "OTHER_SOURCE", f"--source is {source}, {folder / MANIFEST} says {told['source']}; drop the flag"
+            "OTHER_SOURCE", f"{folder / MANIFEST} says source {told['source']!r}, expected {source!r}; mend one of them"
         )
     source = told.get("source", source or "omop")
     files = _images(folder) if source == IMAGES else _tables(folder)

@@ -18,6 +18,11 @@ def integer_id(text: Column) -> Column:
     return F.nullif(F.regexp_extract(text, r"^\s*0*(\d+?)(\.0*)?\s*$", 1), F.lit(""))
 
 
+def any_id(text: Column) -> Column:
+    """A whole number as in `integer_id`, any other text without the blanks around it; null for none."""
+    return F.coalesce(integer_id(text), F.nullif(F.trim(text), F.lit("")))
+
+
 def number(text: Column) -> Column:
     """double; null where the text is no number. NaN and infinities stay for the caller to judge."""
     return F.trim(text).try_cast("double")

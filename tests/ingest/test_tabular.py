@@ -206,7 +206,7 @@ def test_an_entry_of_the_list_without_a_name_is_refused(tmp_path):
 def test_a_source_given_twice_must_agree(tmp_path):
     folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=ROWS)
     assert read_delivery(folder, END, "UTC", False, "omop").source == "omop"
-    with pytest.raises(UsageError, match="OTHER_SOURCE: --source is fhir, .* says omop"):
+    with pytest.raises(UsageError, match="OTHER_SOURCE: .* says source 'omop', expected 'fhir'"):
         read_delivery(folder, END, "UTC", False, "fhir")
 
 

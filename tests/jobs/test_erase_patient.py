@@ -6,10 +6,11 @@ import pytest
 from pyspark.sql import functions as F
 
 from medpipe import contracts, job, keys
-from medpipe.jobs import ingest_records, standardise_records
+from medpipe.jobs import ingest_images, ingest_records, standardise_records
 from medpipe.jobs.erase_patient import KEPT, PATIENT_COLUMNS, erase
 from medpipe.privacy.pseudonyms import pseudonym
 from tests.deliveries import KEY, first_night, second_night
+from tests.images import RAMP, picture
 from tests.jobs.conftest import open_at
 
 
@@ -44,6 +45,7 @@ def erased(spark, tmp_path_factory):
         one, two = pseudonym_of("1"), pseudonym_of("2")
         pairs = spark.createDataFrame([(work.as_of, one, two, 1, 0.5), (work.as_of, two, one, 1, 0.5)], SIMILARITY)
         work.lake.for_run("r").replace(pairs, "gold.patient_similarity", where={"as_of": work.as_of})
+        ingest_images.load(work, pictures(folder / "images", "1", "002"))
         held = rows_of(work.lake.for_run(""), two)
         erase(work, two, "asked for", is_vacuumed=True)
         yield folder, two, held
@@ -62,6 +64,16 @@ def later(erased, spark, tmp_path):
     return open_at(spark, tmp_path, "2026-02-01")
 
 
+def pictures(folder, *patients):
+    """An image of each patient."""
+    folder.mkdir()
+    for number, patient in enumerate(patients):
+        (folder / f"{patient}.png").write_bytes(picture(RAMP + number))
+    rows = [f"{patient}.png,{patient}" for patient in patients]
+    (folder / "manifest.csv").write_text("\n".join(["path,patient_id", *rows]) + "\n")
+    return folder
+
+
 SIMILARITY = "as_of date, patient_id string, other_patient_id string, rank int, similarity double"
 
 
@@ -70,6 +82,9 @@ def test_nothing_of_the_patient_is_left_and_all_of_the_others(erased, lake):
     assert held["silver.event", "patient_id"] and held["gold.patient_similarity", "other_patient_id"] == 1
     assert set(rows_of(lake, two).values()) == {0}
     assert rows_of(lake, pseudonym_of("1"))["silver.event", "patient_id"] == 4
+    assert held["silver.image", "patient_id"] == 1
+    for name in ("bronze.image", "silver.image", "silver.image_pixels"):
+        assert lake.read(name).count() == 1, name
     named = lake.read("bronze.record").where(F.col("fields")["person_id"] == "2")
     assert named.count() == 0 and lake.read("bronze.record").count() > 0
     # Vacuumed: no file of an older version holds the hospital's own number either.
@@ -87,7 +102,7 @@ def test_nothing_of_the_patient_is_left_and_all_of_the_others(erased, lake):
 
 def test_fates_and_quarantine_lose_the_patients_rows_and_stay_in_balance(lake):
     fates = {row.fate: row["count"] for row in lake.read("phi.fate").groupBy("fate").count().collect()}
-    assert sum(fates.values()) == lake.read("bronze.record").count()
+    assert sum(fates.values()) == lake.read("bronze.record").count() + lake.read("bronze.image").count()
     assert fates["quarantined"] == lake.read("phi.quarantine").count()
 
 
@@ -106,6 +121,8 @@ def test_a_delivery_of_later_does_not_bring_the_patient_back(erased, later, tmp_
     assert lake.read("bronze.record").where(F.col("fields")["person_id"] == "2").count() == 0
     ingested = next(entry for entry in later.ledger.entries[::-1] if entry.job == "ingest_records")
     assert (ingested.rows_in, ingested.rows_out) == (5, 3)
+    (images,) = ingest_images.load(later, pictures(tmp_path / "images", "2", "3"))
+    assert images.num_rows == 1 and set(rows_of(later.lake.for_run(""), erased[1]).values()) == {0}
 
 
 def test_the_same_delivery_given_again_does_not_bring_the_patient_back(erased, later, tmp_path):

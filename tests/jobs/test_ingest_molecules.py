@@ -216,7 +216,7 @@ def test_a_delivery_of_something_else_or_of_a_later_day_is_refused(spark, tmp_pa
     with pytest.raises(UsageError, match="LATER_DELIVERY: .* was delivered at 2026-01-30T21:00:00"):
         load(open_at(spark, tmp_path, "2026-01-30"), folder)
     (folder / "delivery.toml").write_text('source = "omop"\n')
-    with pytest.raises(DataError, match="UNKNOWN_SOURCE: .* says source 'omop'; this job reads 'molecules'"):
+    with pytest.raises(UsageError, match="OTHER_SOURCE: .* says source 'omop', expected 'molecules'"):
         load(open_at(spark, tmp_path, "2026-01-31"), folder)
 
 
