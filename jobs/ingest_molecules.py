@@ -6,7 +6,6 @@ quarantine. What columns mean is told by molecules.toml in the delivery, or by -
 
 import hashlib
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from pyspark.sql import DataFrame
@@ -14,8 +13,8 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from medpipe import command, contracts, job, log
-from medpipe.errors import DataError, UsageError
-from medpipe.ingest.manifest import MOLECULES, Delivery, read_delivery
+from medpipe.errors import DataError
+from medpipe.ingest.manifest import MOLECULES, Delivery
 from medpipe.ingest.molecules import MoleculeFile, molecule_files, records
 from medpipe.molecules import mapping
 from medpipe.privacy.sealing import NUM_KEY_BYTES, sealer
@@ -89,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def load(work: job.Workplace, folder: Path, given: str = MAPPING.default) -> list[job.Outcome]:
     """Ingests a folder and says in a few lines what became of its rows."""
-    outcomes = work.run(ingest, delivery=delivery_from(work, folder), mapping=given)
+    outcomes = work.run(ingest, delivery=job.delivery_from(work, folder, False, MOLECULES), mapping=given)
     job.announce(outcomes)
     last = work.ledger.last("ingest_molecules", outcomes[0].target)
     print(
@@ -97,25 +96,6 @@ def load(work: job.Workplace, folder: Path, given: str = MAPPING.default) -> lis
         f"{last.rows_quarantined:,} quarantined"
     )
     return outcomes
-
-
-def delivery_from(work: job.Workplace, folder: Path) -> Delivery:
-    """As job.delivery_from, for a folder of molecules.
-
-    Raises:
-        UsageError: NO_AS_OF, OTHER_SOURCE, LATER_DELIVERY.
-    """
-    if work.as_of is None:
-        raise UsageError("NO_AS_OF", "a delivery is read for a logical date; pass --as-of YYYY-MM-DD")
-    end = work.lake.midnight(work.as_of)
-    delivery = read_delivery(folder, end, work.lake.timezone, is_history=False, source=MOLECULES)
-    # A folder that does not say when it was delivered keeps the time it was first given for.
-    same = next((known for known in work.deliveries(None) if known.same_as(delivery)), delivery)
-    if same.known_at >= end:
-        raise UsageError(
-            "LATER_DELIVERY", f"{folder} was delivered at {same.known_at.isoformat()}, not before {end.isoformat()}"
-        )
-    return replace(delivery, delivery_id=same.delivery_id, known_at=same.known_at)
 
 
 def own_mapping(delivery: Delivery) -> Path | None:

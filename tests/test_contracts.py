@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import functions as F
@@ -76,11 +78,11 @@ def test_a_row_of_nulls_breaks_exactly_the_not_null_checks(spark, name):
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_is_a_query_on_tables_that_have_contracts(spark, name):
     query = contracts.load(name).view
-    sources = [table for table in TABLES if f" {table} " in query]
+    sources = [table for table in TABLES if re.search(rf"\b{re.escape(table)}\b", query)]
     assert sources
     for table in sources:
         nulls(spark, table).createOrReplaceTempView(table.replace(".", "_"))
-        query = query.replace(f" {table} ", f" {table.replace('.', '_')} ")
+        query = re.sub(rf"\b{re.escape(table)}\b", table.replace(".", "_"), query)
     assert spark.sql(query).columns
 
 
