@@ -137,5 +137,5 @@ def test_a_patients_id_is_spelt_as_in_the_other_deliveries(told, kept):
 
 
 def test_the_contract_lists_every_code():
-    doc = contracts.load("silver.image").doc
+    doc = contracts.load("silver.image").struct["image_id"].metadata["comment"]
     assert [code for code in {**CODES, **FILE_CODES} if code not in doc] == []
