@@ -50,7 +50,7 @@ def told(checks: list[Row]) -> None:
 
 
 def _place(row: Row) -> tuple:
-    return FIRST[row.status], -row.share, *(str(row[name]) for name in rules.NAME)
+    return FIRST[row.status], -row.share, row.check_id
 
 
 def _line(row: Row) -> list[str]:

@@ -1,11 +1,12 @@
 """How many rows of silver each rule asks, and how many fail: all rules of a table in one pass."""
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from medpipe.quality.rules import NAME, Rule, frame_of
+from medpipe.quality.rules import ABOUT, Rule, frame_of
 
 # OMOP's own "no matching concept", and what silver.patient says of a sex it does not know.
 UNMAPPED = ("OMOP:0", "unknown")
@@ -18,7 +19,7 @@ END = {"started_at": "ended_at", "start_date": "end_date", "event_at": "ended_at
 
 
 def counts(silver: dict[str, DataFrame], rules: Sequence[Rule], zone: str) -> DataFrame:
-    """rules.NAME, num_rows, num_failed: one row per rule, none of a patient.
+    """check_id, rules.ABOUT, num_rows, num_failed: one row per rule, none of a patient.
 
     Args:
         silver: silver.patient, .encounter, .observation_period, .event and .concept as known at a date, by name.
@@ -45,7 +46,7 @@ def counts(silver: dict[str, DataFrame], rules: Sequence[Rule], zone: str) -> Da
     parts += [_fields(frame, [rule for rule in rules if rule.table == name]) for name, frame in asked.items()]
     parts += [_events(silver, of_person, visits, [rule for rule in rules if rule.table == "silver.event"])]
     parts += [_repeated(silver[rule.table], rule) for rule in rules if rule.rule == "isPrimaryKey"]
-    return _by_rule([part for part in parts if part is not None], rules)
+    return _by_rule([(summed, questions) for summed, questions in parts if questions], rules)
 
 
 def _by_day(frame: DataFrame, zone: str) -> DataFrame:
@@ -81,45 +82,37 @@ def _people(silver: dict[str, DataFrame], rules: Sequence[Rule]) -> DataFrame:
     return known.join(histories, on="patient_id", how="left").withColumn("knows_patient_id", F.lit(True))
 
 
-def _persons(people: DataFrame, rules: Sequence[Rule]) -> DataFrame | None:
+def _persons(people: DataFrame, rules: Sequence[Rule]) -> tuple[DataFrame, list[Rule]]:
     """Patients without a row in a table: each asked once, whatever the number of rows."""
     asked = [rule for rule in rules if rule.rule == "measurePersonCompleteness"]
-    if not asked:
-        return None
     lacks = [~F.coalesce(F.get("has_rows", F.lit(place)), F.lit(False)) for place in range(len(asked))]
-    summed = people.agg(*_sums([(F.lit(True), fails) for fails in lacks]))
-    return _long(summed, asked)
+    return people.agg(_answers([(F.lit(True), fails) for fails in lacks])), asked
 
 
-def _fields(frame: DataFrame, rules: Sequence[Rule]) -> DataFrame | None:
+def _fields(frame: DataFrame, rules: Sequence[Rule]) -> tuple[DataFrame, list[Rule]]:
     asked = _distinct(rules)
-    if not asked:
-        return None
-    summed = frame.agg(*_sums([_asks(rule) for rule in asked]))
-    return _long(summed, asked)
+    return frame.agg(_answers([_asks(rule) for rule in asked])), asked
 
 
 def _events(
     silver: dict[str, DataFrame], people: DataFrame, visits: DataFrame, rules: Sequence[Rule]
-) -> DataFrame | None:
+) -> tuple[DataFrame, list[Rule]]:
     """Events are counted by kind and concept: few rows, of which each rule takes its own."""
     asked = _distinct(rules)
-    if not asked:
-        return None
     of_rows = [rule for rule in asked if (rule.rule, rule.column) not in OF_CONCEPTS]
     of_concepts = [rule for rule in asked if (rule.rule, rule.column) in OF_CONCEPTS]
     events = silver["silver.event"]
-    wanted = F.broadcast(_wanted(events, rules))
     rows = events.join(people, on="patient_id", how="left").join(visits, on="encounter_id", how="left")
-    rows = rows.join(wanted, on="concept", how="left")
-    grouped = rows.groupBy("kind", "concept").agg(F.count("*").alias("n"), *_sums([_asks(rule) for rule in of_rows]))
+    rows = rows.join(F.broadcast(_wanted(events, rules)), on="concept", how="left")
+    grouped = rows.groupBy("kind", "concept").agg(F.count("*").alias("n"), _answers([_asks(rule) for rule in of_rows]))
     names = silver["silver.concept"].groupBy("concept").agg(F.min("domain").alias("domain"))
     grouped = grouped.join(names.withColumn("knows_concept", F.lit(True)), on="concept", how="left")
-    for place, rule in enumerate(of_concepts, start=len(of_rows)):
-        counted, fails = _asks(rule)
-        numbers = {"rows": F.when(counted, F.col("n")), "failed": F.when(counted & fails, F.col("n"))}
-        grouped = grouped.withColumns({f"{name}_{place}": number for name, number in numbers.items()})
-    return _long(grouped, of_rows + of_concepts)
+    alike = [
+        F.struct(*[F.coalesce(F.when(test, F.col("n")), F.lit(0)).alias(name) for name, test in told.items()])
+        for told in ({"num_rows": counted, "num_failed": counted & fails} for counted, fails in map(_asks, of_concepts))
+    ]
+    answers = F.concat("answers", F.array(*alike)) if alike else F.col("answers")
+    return grouped.select("kind", "concept", answers.alias("answers")), of_rows + of_concepts
 
 
 def _wanted(events: DataFrame, rules: Sequence[Rule]) -> DataFrame:
@@ -133,12 +126,12 @@ def _wanted(events: DataFrame, rules: Sequence[Rule]) -> DataFrame:
     )
 
 
-def _repeated(frame: DataFrame, rule: Rule) -> DataFrame:
+def _repeated(frame: DataFrame, rule: Rule) -> tuple[DataFrame, list[Rule]]:
     """Rows whose id stands in another row, too."""
     by_id = frame.groupBy(rule.column).agg(F.count("*").alias("n"))
-    n = F.col("n")
-    summed = by_id.agg(F.sum(n).alias("rows_0"), F.sum(F.when(n > 1, n)).alias("failed_0"))
-    return _long(summed, [rule])
+    sums = {"num_rows": F.sum("n"), "num_failed": F.sum(F.when(F.col("n") > 1, F.col("n")))}
+    answer = F.struct(*[F.coalesce(number, F.lit(0)).alias(name) for name, number in sums.items()])
+    return by_id.agg(F.array(answer).alias("answers")), [rule]
 
 
 def _asks(rule: Rule) -> tuple[Column, Column]:
@@ -152,9 +145,8 @@ def _asks(rule: Rule) -> tuple[Column, Column]:
             return F.lit(True), column.isin(*UNMAPPED)
         case "isForeignKey":
             # The vocabulary need not name what stands for no concept.
-            return (is_given & is_named if rule.column == "concept" else is_given), F.col(
-                f"knows_{rule.column}"
-            ).isNull()
+            is_asked = is_given & is_named if rule.column == "concept" else is_given
+            return is_asked, F.col(f"knows_{rule.column}").isNull()
         case "fkDomain":
             return F.col("domain").isNotNull() & is_named, F.lower("domain") != F.col("kind")
         case "plausibleAfterBirth":
@@ -184,55 +176,67 @@ def _asks(rule: Rule) -> tuple[Column, Column]:
     raise ValueError(f"no check {rule.rule!r} of {rule.column}")
 
 
+def _question(rule: Rule) -> tuple:
+    """What is asked of rows, whatever the kinds and concepts it is asked of; of patients each rule is its own."""
+    return rule.rule, rule.table, rule.column, rule.concept is None, _is_of_persons(rule) and rule.kind
+
+
+def _is_of_persons(rule: Rule) -> bool:
+    return rule.rule == "measurePersonCompleteness"
+
+
 def _distinct(rules: Iterable[Rule]) -> list[Rule]:
-    """One rule for each question that is asked of rows, whatever the kinds and concepts it is asked of."""
+    """One rule for each question of the rows of a table, those apart that count other things than rows."""
     apart = ("measurePersonCompleteness", "isPrimaryKey")
-    return list({(r.rule, r.column, r.concept is None): r for r in rules if r.rule not in apart}.values())
+    return list({_question(rule): rule for rule in rules if rule.rule not in apart}.values())
 
 
-def _sums(asked: Sequence[tuple[Column, Column]]) -> list[Column]:
-    """rows_PLACE and failed_PLACE for each question."""
-    pairs = [
-        (F.count_if(counted).alias(f"rows_{place}"), F.count_if(counted & fails).alias(f"failed_{place}"))
-        for place, (counted, fails) in enumerate(asked)
+def _answers(asked: Sequence[tuple[Column, Column]]) -> Column:
+    """answers: array of (num_rows, num_failed), one for each question."""
+    told = [
+        F.struct(F.count_if(counted).alias("num_rows"), F.count_if(counted & fails).alias("num_failed"))
+        for counted, fails in asked
     ]
-    return [column for pair in pairs for column in pair]
+    return F.array(*told).alias("answers")
 
 
-def _long(summed: DataFrame, asked: Sequence[Rule]) -> DataFrame:
-    """rule, table, column, kind, concept (where the question is of a concept), num_rows, num_failed.
+def _by_rule(parts: Sequence[tuple[DataFrame, list[Rule]]], rules: Sequence[Rule]) -> DataFrame:
+    """Each rule's own sum; a rule that nothing was found for has zeros.
 
     Args:
-        summed: rows_PLACE and failed_PLACE; kind and concept where it is grouped by them.
+        parts: answers, with kind and concept where they are grouped by them; and the question of each answer.
     """
-    has_kind = "kind" in summed.columns
-    told = [
-        F.struct(
-            F.lit(rule.rule).alias("rule"),
-            F.lit(rule.table).alias("table"),
-            F.lit(rule.column).alias("column"),
-            (F.col("kind") if has_kind else F.lit(rule.kind)).cast("string").alias("kind"),
-            (F.col("concept") if rule.concept else F.lit(None)).cast("string").alias("concept"),
-            F.coalesce(F.col(f"rows_{place}"), F.lit(0)).cast("long").alias("num_rows"),
-            F.coalesce(F.col(f"failed_{place}"), F.lit(0)).cast("long").alias("num_failed"),
-        )
-        for place, rule in enumerate(asked)
-    ]
-    return summed.select(F.explode(F.array(*told)).alias("told")).select("told.*")
-
-
-def _by_rule(parts: Sequence[DataFrame], rules: Sequence[Rule]) -> DataFrame:
-    """Each rule's own sum; a rule that nothing was found for has zeros."""
-    first, *others = parts
-    for part in others:
-        first = first.unionByName(part)
-    told = frame_of(first.sparkSession, rules, NAME)
+    places = {}
+    found = []
+    for summed, asked in parts:
+        found.append(_numbered(summed, asked, len(places)))
+        places |= {_question(rule): len(places) + place for place, rule in enumerate(asked)}
+    together = reduce(DataFrame.unionByName, found).alias("found")
+    told = frame_of(
+        together.sparkSession, rules, ("check_id", *ABOUT), question=[places[_question(rule)] for rule in rules]
+    )
     wanted = F.broadcast(told.alias("wanted"))
-    of = {name: F.col(f"wanted.{name}") for name in NAME}
-    same = (F.col("found.rule") == of["rule"]) & (F.col("found.table") == of["table"])
-    same = same & (F.col("found.column") == of["column"]) & F.col("found.concept").eqNullSafe(of["concept"])
-    same = same & (of["kind"].isNull() | (F.col("found.kind") == of["kind"]))
-    found = first.alias("found").join(wanted, on=same, how="inner").select(*of.values(), "num_rows", "num_failed")
-    nothing = told.withColumns({"num_rows": F.lit(0).cast("long"), "num_failed": F.lit(0).cast("long")})
-    sums = {name: F.sum(name).alias(name) for name in ("num_rows", "num_failed")}
-    return found.unionByName(nothing).groupBy(*NAME).agg(*sums.values())
+    same = (F.col("found.question") == F.col("wanted.question")) & F.col("found.concept").eqNullSafe(
+        F.col("wanted.concept")
+    )
+    is_of_kind = F.col("wanted.kind").isNull() | F.coalesce(F.col("found.kind") == F.col("wanted.kind"), F.lit(True))
+    own = together.join(wanted, on=same & is_of_kind, how="inner")
+    own = own.select(*[f"wanted.{name}" for name in ("check_id", *ABOUT)], "num_rows", "num_failed")
+    nothing = told.drop("question").withColumns({name: F.lit(0).cast("long") for name in ("num_rows", "num_failed")})
+    sums = [F.sum(name).alias(name) for name in ("num_rows", "num_failed")]
+    return own.unionByName(nothing).groupBy("check_id", *ABOUT).agg(*sums)
+
+
+def _numbered(summed: DataFrame, asked: Sequence[Rule], first: int) -> DataFrame:
+    """question (its place among all), kind, concept (where the question is of one), num_rows, num_failed."""
+    is_grouped = "kind" in summed.columns
+    kind, concept = (F.col(n) if is_grouped else F.lit(None).cast("string") for n in ("kind", "concept"))
+    of_concept = [place for place, rule in enumerate(asked) if rule.concept]
+    rows = summed.select(kind.alias("kind"), concept.alias("concept"), F.posexplode("answers").alias("place", "answer"))
+    return rows.select(
+        (F.col("place") + first).alias("question"),
+        "kind",
+        F.when(F.col("place").isin(of_concept), F.col("concept")).alias("concept"),
+        "answer.num_rows",
+        "answer.num_failed",
+    )

@@ -8,14 +8,14 @@ from functools import reduce
 from importlib import resources
 
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from medpipe.errors import UsageError
 
-# What names a check in ops.quality_count and gold.data_quality, beside as_of.
-NAME = ("rule", "table", "column", "kind", "concept", "unit")
-TYPES = {name: pa.string() for name in (*NAME, "category", "sex")} | {name: pa.float64() for name in ("threshold",)}
+# What a check is about, in ops.quality_count and gold.data_quality.
+ABOUT = ("rule", "table", "column", "kind", "concept", "unit")
+TYPES = {name: pa.string() for name in (*ABOUT, "check_id", "category", "sex")}
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Rule:
     low: float | date | None = None
     high: float | None = None
     sex: str | None = None
+
+    @property
+    def check_id(self) -> str:
+        """Names the check: rule, table.column, then kind, concept and unit where it has them."""
+        return " ".join([self.rule, f"{self.table}.{self.column}", *filter(None, (self.kind, self.concept, self.unit))])
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def with_thresholds(rules: Sequence[Rule], settings: QualitySettings) -> tuple[R
         if not 0 <= own.percent <= 100:
             raise UsageError("BAD_THRESHOLD", f"quality.thresholds: {own.percent} for {own.rule}; expected 0 to 100")
         if not any(_fits(own, rule) for rule in rules):
-            named = ", ".join(f"{name} {getattr(own, name)}" for name in NAME if getattr(own, name) is not None)
+            named = ", ".join(f"{name} {getattr(own, name)}" for name in ABOUT if getattr(own, name) is not None)
             known = ", ".join(sorted({rule.rule for rule in rules}))
             raise UsageError(
                 "UNKNOWN_RULE",
@@ -95,25 +100,29 @@ def judged(counts: DataFrame, rules: Sequence[Rule]) -> DataFrame:
     """Counts with category, share and threshold (percent) and status, one row per check.
 
     Args:
-        counts: NAME, num_rows, num_failed; checks that are no longer among the rules are left out.
+        counts: check_id, num_rows, num_failed and more; checks that are no longer among the rules are left out.
     Returns:
         status: fail where more than threshold percent of the rows asked failed, pass where not, not_applicable where
         no row was asked; share is null there.
     """
-    told = frame_of(counts.sparkSession, rules, (*NAME, "category", "threshold")).alias("told")
-    same = reduce(Column.__and__, [counts[name].eqNullSafe(F.col(f"told.{name}")) for name in NAME])
-    joined = counts.join(F.broadcast(told), on=same, how="inner").select(counts["*"], "told.category", "told.threshold")
+    told = frame_of(counts.sparkSession, rules, ("check_id", "category", "threshold"))
+    joined = counts.join(F.broadcast(told), on="check_id", how="inner")
     is_over = F.col("num_failed") * 100 > F.col("threshold") * F.col("num_rows")
     status = F.when(F.col("num_rows") == 0, "not_applicable").when(is_over, "fail").otherwise("pass")
     share = F.when(F.col("num_rows") > 0, F.col("num_failed") * 100 / F.col("num_rows"))
     return joined.withColumns({"share": share, "status": status})
 
 
-def frame_of(spark, rules: Sequence[Rule], columns: Sequence[str]) -> DataFrame:
-    """Attributes of the rules as a table, a row each; low, high and threshold are doubles."""
-    schema = pa.schema([(name, TYPES.get(name, pa.float64())) for name in columns])
+def frame_of(spark: SparkSession, rules: Sequence[Rule], columns: Sequence[str], **more: list[int]) -> DataFrame:
+    """Attributes of the rules as a table, a row each; low, high and threshold are doubles.
+
+    Args:
+        more: further columns, an integer for each rule.
+    """
+    told = [(name, TYPES.get(name, pa.float64()), [getattr(rule, name) for rule in rules]) for name in columns]
+    told += [(name, pa.int32(), numbers) for name, numbers in more.items()]
     # Arrow rows are planned as they are; Python objects would take a job of their own.
-    return spark.createDataFrame(pa.Table.from_pylist([{c: getattr(r, c) for c in columns} for r in rules], schema))
+    return spark.createDataFrame(pa.table({name: pa.array(values, kind) for name, kind, values in told}))
 
 
 def _of_concept(entry: dict) -> list[dict]:
@@ -130,7 +139,7 @@ def _of_concept(entry: dict) -> list[dict]:
 
 
 def _fits(own: OwnThreshold, rule: Rule) -> bool:
-    return all(getattr(own, name) in (None, getattr(rule, name)) for name in NAME)
+    return all(getattr(own, name) in (None, getattr(rule, name)) for name in ABOUT)
 
 
 def _under(rule: Rule, own: OwnThreshold) -> Rule:

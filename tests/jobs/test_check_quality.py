@@ -96,11 +96,11 @@ def test_new_thresholds_are_judged_without_reading_silver(planted, spark, tmp_pa
     quality = {"thresholds": [{"rule": "plausibleGender", "percent": 100}]}
     work = open_at(spark, tmp_path, AS_OF, quality=quality)
     assert [work.run(step)[0].status for step in (count_quality.main, check_quality.judge)] == ["skipped", "done"]
-    before, after = ({tuple(row[:7]): row for row in checks(spark, folder)} for folder in (planted, tmp_path))
+    before, after = ({row.check_id: row for row in checks(spark, folder)} for folder in (planted, tmp_path))
     changed = {
         name: (before[name].status, row.status) for name, row in after.items() if row.status != before[name].status
     }
-    assert [(name[1], how) for name, how in changed.items()] == [("plausibleGender", ("fail", "pass"))]
+    assert changed == {"plausibleGender silver.event.concept OMOP:198803": ("fail", "pass")}
 
 
 def test_the_same_check_again_is_skipped(planted, spark):
@@ -126,7 +126,7 @@ def test_the_result_names_failing_checks_first_and_is_short(capsys):
     def row(status, share, column):
         names = dict(rule="isForeignKey", table="silver.event", column=column, kind="drug", concept=None, unit=None)
         numbers = dict(num_rows=1000, num_failed=int(share * 10), share=share, threshold=5.0)
-        return Row(status=status, **names, **numbers)
+        return Row(check_id=column, status=status, **names, **numbers)
 
     passing = [row("pass", 4.0, f"b{number}") for number in range(30)]
     check_quality.told([*passing, row("pass", 0.0, "clean"), row("fail", 6.5, "a1"), row("fail", 50.0, "a2")])
