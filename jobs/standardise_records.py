@@ -7,6 +7,7 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from medpipe import contracts, job
+from medpipe.ingest.manifest import Delivery
 from medpipe.mappings import mapping
 from medpipe.mappings.mapping import Mapping
 from medpipe.privacy.pseudonyms import pseudonymiser
@@ -40,7 +41,8 @@ def main(run: job.Run) -> None:
     # Two at least: what stands in one partition cannot be joined without another shuffle.
     num_partitions = 2 + num_delivered // PARTITION_ROWS
     # Computed once, on the executors' disks: every table is written from it.
-    rows, persons = typed(run, meant, records), known_persons(run, meant, records)
+    rows = typed(records, meant, run.delivery, lake.timezone)
+    persons = known_persons(run, meant, records)
     decided = judged(rows, persons, num_partitions).persist(StorageLevel.DISK_ONLY)
 
     # The PHI zone first: nothing is published of a delivery that is too bad.
@@ -65,10 +67,9 @@ def main(run: job.Run) -> None:
     }
 
 
-def typed(run: job.Run, meant: Mapping, records: DataFrame) -> DataFrame:
+def typed(records: DataFrame, meant: Mapping, d: Delivery, zone: str) -> DataFrame:
     """Every record as the rows of silver it gives, with lineage and what is wrong with each alone."""
-    d = run.delivery
-    rows = silver_rows(records, meant, run.lake.timezone, units.shipped())
+    rows = silver_rows(records, meant, zone, units.shipped())
     rows = rows.withColumns(lineage(d.known_at, d.is_history, d.source, d.delivery_id))
     broken = [F.when(F.col("silver") == name, contracts.violations(name)) for name in SILVER]
     return rows.withColumn("faults", F.array_union("faults", F.coalesce(*broken)))

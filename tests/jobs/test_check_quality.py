@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from medpipe import catalog, job, show
 from medpipe.errors import UsageError
-from medpipe.jobs import check_quality, count_quality, ingest_omop, standardise_omop
+from medpipe.jobs import check_quality, count_quality, ingest_records, standardise_records
 from tests.deliveries import KEY, deliver
 from tests.jobs.conftest import open_at
 
@@ -49,8 +49,8 @@ def planted(spark, tmp_path_factory):
         folder = tmp_path_factory.mktemp("planted")
         work = open_at(spark, folder, AS_OF)
         delivery = deliver(folder / "2026-01-30", "2026-01-30T22:00:00", is_history=True, **PLANTED)
-        work.run(ingest_omop.main, delivery=job.delivery_from(work, delivery, is_history=False))
-        work.run(standardise_omop.main)
+        work.run(ingest_records.main, delivery=job.delivery_from(work, delivery, is_history=False))
+        work.run(standardise_records.main)
         check_quality.check(work)
         yield folder
 

@@ -1,3 +1,4 @@
+import gzip
 import json
 import shutil
 from datetime import date
@@ -10,7 +11,7 @@ from medpipe import job, keys
 from medpipe.errors import DataError, UsageError
 from medpipe.jobs import ingest_records, standardise_records
 from medpipe.privacy.sealing import NUM_KEY_BYTES, unseal
-from tests.deliveries import KEY, first_night, second_night
+from tests.deliveries import KEY, PERSON, deliver, first_night, second_night
 from tests.faults import crashes
 from tests.jobs.conftest import open_at
 
@@ -194,3 +195,26 @@ def test_the_ledger_tells_what_went_in_and_out(loaded_work):
     assert counts == (28, 12, 15, 1)
     assert entry.key_fingerprint == keys.load("env:MEDPIPE_PSEUDONYM_KEY").fingerprint
     assert {output[0] for output in entry.outputs} >= {"silver.event", "phi.fate", "phi.quarantine"}
+
+
+def test_a_gzip_file_that_ends_early_stores_nothing_and_is_named(key, spark, tmp_path):
+    lines = "\n".join([PERSON, *[f"{n},8532,1950,1,1,MRN-{n}" for n in range(20_000)]])
+    whole = gzip.compress(lines.encode())
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "person.csv.gz").write_bytes(whole[: len(whole) // 2])
+    work = open_at(spark, tmp_path, "2026-01-31")
+    with pytest.raises(DataError, match="TRUNCATED_FILE: person.csv.gz of .* nothing was stored") as refused:
+        load(work, folder)
+    assert "MRN" not in str(refused.value)
+    assert work.lake.for_run("").read("bronze.record").count() == 0 and work.deliveries(None) == []
+
+
+def test_a_file_that_holds_other_rows_than_its_list_says_is_no_delivery(key, spark, tmp_path):
+    folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=["1,8532,1950,3,14,MRN-0001"])
+    with (folder / "delivery.toml").open("a") as file:
+        file.write('[[files]]\nname = "person.csv"\nrows = 2\n')
+    work = open_at(spark, tmp_path, "2026-01-31")
+    with pytest.raises(DataError, match="MANIFEST_MISMATCH: person.csv has 1 rows, listed are 2"):
+        load(work, folder)
+    assert work.deliveries(None) == []
