@@ -34,7 +34,7 @@ def shipped() -> MeasurementTable:
     raw = tomllib.loads(resources.files("medpipe.standardise").joinpath("measurements.toml").read_text("utf-8"))
     measurements = tuple(
         Measurement(
-            concept=entry["concept"],
+            concept=concept,
             unit=entry["unit"],
             low=float(entry["low"]),
             high=float(entry["high"]),
@@ -43,6 +43,8 @@ def shipped() -> MeasurementTable:
             },
         )
         for entry in raw["measurement"]
+        # The same quantity in the vocabulary of FHIR and of Synthea.
+        for concept in (entry["concept"], *([f"LOINC:{entry['loinc']}"] if "loinc" in entry else []))
     )
     return MeasurementTable(raw["units"], measurements)
 
