@@ -32,6 +32,13 @@ def test_every_table_of_the_night_is_filled(after_second_night, spark):
         "gold.image_score",
         "gold.molecule",
         "gold.candidate",
+        "bronze.image",
+        "silver.image",
+        "silver.image_pixels",
+        "silver.molecule",
+        "silver.assay_result",
+        "phi.suppression",
+        "ops.erasure",
     }
     expected = {n for n in contracts.names() if contracts.load(n).view is None} - others
     assert {name for name in expected if tables.get(name)} == expected
