@@ -2,6 +2,7 @@
 
 import sys
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -30,7 +31,7 @@ def main(run: job.Run) -> None:
     kept = rows if erased is None else rows.join(erased, on=list(NAME), how="left_anti")
     try:
         stored = lake.replace(kept, "bronze.record", where=run.partition)
-    except PySparkException:
+    except (PySparkException, Py4JJavaError):
         if name := damaged(delivery.files):
             told = f"{name} of {delivery.delivery_id} is no whole gzip file"
             raise DataError("TRUNCATED_FILE", f"{told}; nothing was stored: ask for it again") from None

@@ -18,7 +18,7 @@ from tests.faults import crashes
 
 COPIES = 1000
 KINDS = ["worker"] * 6 + ["executor"] * 4 + ["driver"] * 6 + ["row"] * 4 + ["segfault"] * 2
-SCORING = ["score.shard_rows=4000", "score.tasks_per_part=8"]
+SCORING = ["score.shard_rows=4000", "score.tasks_per_part=2"]
 CLUSTER = {"spark.master": "local-cluster[2,1,1024]", "spark.executor.memory": "1g", "spark.driver.memory": "1g"}
 
 
