@@ -18,6 +18,7 @@ from medpipe.ingest.manifest import MOLECULES
 from medpipe.mappings import mapping
 from medpipe.privacy.pseudonyms import pseudonym, pseudonymiser
 from medpipe.standardise import values
+from medpipe.standardise.image_rows import canonical_id
 from medpipe.standardise.records import persons_of
 from medpipe.tables import Lake, Written
 
@@ -43,28 +44,37 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def started(work: job.Workplace, args: argparse.Namespace) -> None:
-    patient_id = args.patient_id
-    if patient_id is None:
+    patient_ids = [args.patient_id]
+    if args.patient_id is None:
         with open(args.person_file, encoding="utf-8") as file:
-            secret = work.key(None).subkey("pseudonym")
-            patient_id = pseudonym(secret, work.settings.privacy.patient_namespace, file.read().strip())
-    erase(work, patient_id, args.purpose, args.vacuum)
+            patient_ids = pseudonyms_of(work, file.read())
+    erase(work, patient_ids, args.purpose, args.vacuum)
 
 
-def erase(work: job.Workplace, patient_id: str, purpose: str, is_vacuumed: bool = False) -> None:
+def pseudonyms_of(work: job.Workplace, person_id: str) -> list[str]:
+    """Of the hospital's own id, as formats with whole numbers spell it (007 is 7) and as those with texts do."""
+    secret, text = work.key(None).subkey("pseudonym"), person_id.strip()
+    spellings = sorted({text, canonical_id(text) or text})
+    return [pseudonym(secret, work.settings.privacy.patient_namespace, spelling) for spelling in spellings]
+
+
+def erase(work: job.Workplace, patient_ids: list[str], purpose: str, is_vacuumed: bool = False) -> None:
     """Takes the patient out and prints of how many tables how many rows; again it finds none and is as good.
+
+    Args:
+        patient_ids: pseudonyms, all of one patient.
 
     Cost: one pseudonym for every person delivered so far, and each table that holds the patient is read.
     """
     at = datetime.now(UTC)
-    lake = work.lake.for_run(ledger.digest([str(at), patient_id])[:16])
+    lake = work.lake.for_run(ledger.digest([str(at), *patient_ids])[:16])
     # First, so that no delivery of the meantime brings the patient back.
     columns = "patient_id string, suppressed_at timestamp, actor string, purpose string"
-    lake.append(lake.spark.createDataFrame([(patient_id, at, job.actor(), purpose)], columns), "phi.suppression")
-    patient = lake.spark.createDataFrame([(patient_id,)], "patient_id string")
+    rows = [(patient_id, at, job.actor(), purpose) for patient_id in patient_ids]
+    lake.append(lake.spark.createDataFrame(rows, columns), "phi.suppression")
+    patient = lake.spark.createDataFrame([(patient_id,) for patient_id in patient_ids], "patient_id string")
     records = delivered(work, lake, patient).unionByName(pictured(work, lake, patient)).persist()
     images = lake.read("silver.image").join(patient, on="patient_id", how="left_semi").select("image_id").persist()
-    images.count()
     done = [lake.erase(name, records) for name in OF_RECORDS if lake.exists(name)]
     if lake.exists("bronze.image"):
         done.append(lake.erase("bronze.image", records.drop("source_table")))
@@ -90,8 +100,7 @@ def delivered(work: job.Workplace, lake: Lake, patient: DataFrame) -> DataFrame:
     found = [lake.read("phi.fate").limit(0).select(*RECORD)]
     for row in bronze.select("source").distinct().collect():
         meant = mapping.load(row.source, work.settings.mappings)
-        spelt = {table: [m.source_table for m in meant.meanings if m.table == table] for table in meant.required}
-        names = F.from_json(F.lit(json.dumps(spelt, sort_keys=True)), "map<string, array<string>>")
+        names = F.from_json(F.lit(json.dumps(meant.source_tables(), sort_keys=True)), "map<string, array<string>>")
         persons = persons_of(bronze.where(F.col("source") == row.source), meant)
         persons = persons.withColumn("source_table", F.explode(names[F.col("source_table")]))
         ids = persons.select("person_id").distinct().withColumn("patient_id", hide(F.col("person_id")))
@@ -114,7 +123,8 @@ def prove(lake: Lake, at: datetime, done: list[Written], is_vacuumed: bool) -> N
     lake.append(lake.spark.createDataFrame(rows, columns), "ops.erasure")
     for _, table, _, num_rows, _ in rows:
         print(f"  {table:<28} {num_rows:>9,} rows")
-    print(f"  erased from {len(rows)} tables; ops.erasure tells how many rows of each, and nothing of whom")
+    told = "ops.erasure tells how many rows of each, and nothing of whom"
+    print(f"  erased from {len(rows)} tables; {told}" if rows else "  nobody of that id or pseudonym was in the lake")
 
 
 if __name__ == "__main__":

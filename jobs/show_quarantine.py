@@ -32,7 +32,10 @@ def show(work: job.Workplace, args: argparse.Namespace) -> None:
         rows = rows.where(F.col("delivery_id") == args.delivery_id)
     if args.reason:
         rows = rows.where(F.array_contains("reasons", args.reason))
-    counts(rows) if args.purpose is None else unsealed(work, rows.limit(args.rows), args)
+    if args.purpose is None:
+        counts(rows)
+    else:
+        unsealed(work, rows.orderBy("delivery_id", "source_table", "record_hash").limit(args.rows), args)
 
 
 def counts(rows: DataFrame) -> None:
@@ -43,7 +46,7 @@ def counts(rows: DataFrame) -> None:
 
 def unsealed(work: job.Workplace, rows: DataFrame, args: argparse.Namespace) -> None:
     secret = work.key(None).subkey("quarantine", NUM_KEY_BYTES)
-    found = rows.orderBy("delivery_id", "source_table", "record_hash").collect()
+    found = rows.collect()
     audit(work, f"quarantine {args.delivery_id or 'of all deliveries'}", args.purpose, bool(found))
     for row in found:
         told = {"delivery_id": row.delivery_id, "source_table": row.source_table, "file": row.file}

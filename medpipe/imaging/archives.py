@@ -99,7 +99,7 @@ def _array(archive: zipfile.ZipFile, name: str, limits: Limits) -> Array:
         with archive.open(name) as file:
             shape, is_fortran, dtype = HEADERS[npy.read_magic(file)](file)
             start = file.tell()
-    except (ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError):
+    except (ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):
         raise ImageError("BAD_IMAGE") from None
     if dtype.hasobject or dtype.kind not in "biuf" or (is_fortran and len(shape) > 1):
         raise ImageError("UNSUPPORTED")

@@ -66,12 +66,19 @@ def decode(content: bytes, limits: Limits, told_modality: str | None = None, is_
             raise
         except EOFError:
             raise ImageError("TRUNCATED") from None
-        except (NotImplementedError, RuntimeError):
+        except RuntimeError:
             # What pydicom's decoders raise where none of them can.
             raise ImageError("UNSUPPORTED") from None
-        except InvalidDicomError:
-            raise ImageError("BAD_IMAGE") from None
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError, IndexError, struct.error):
+        except (
+            InvalidDicomError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            OSError,
+            struct.error,
+        ):
             raise ImageError("BAD_IMAGE") from None
 
 

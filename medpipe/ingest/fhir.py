@@ -91,7 +91,8 @@ def resources_of(content: bytes, table: str | None) -> Iterator[dict]:
             kind = _kind(resource)
             if table is not None and kind != table:
                 raise _Refused("NOT_A_RESOURCE")
-        found = [{"source_table": _kind(resource), "fields": list(_flat(resource).items())} for resource in entries]
+        # Sorted, so that the same resource in another order of keys has the same hash.
+        found = [{"source_table": _kind(resource), "fields": sorted(_flat(resource).items())} for resource in entries]
     except (_Refused, RecursionError) as refused:
         # What nests a thousand deep is no FHIR.
         fault = str(refused) if isinstance(refused, _Refused) else "BAD_JSON"

@@ -109,9 +109,9 @@ class Mapping:
     old_births: dict[str, int]
     beside: dict
 
-    def parts(self) -> list[str]:
-        """source_table of every meaning that is a part."""
-        return [meaning.source_table for meaning in self.meanings if meaning.part]
+    def source_tables(self) -> dict[str, list[str]]:
+        """Of each delivered table what its rows and their parts are called."""
+        return {table: [m.source_table for m in self.meanings if m.table == table] for table in self.required}
 
 
 def shipped() -> list[str]:
@@ -133,7 +133,8 @@ def load(name: str, folder: str | None = None) -> Mapping:
     Raises:
         UsageError: UNKNOWN_SOURCE, BAD_MAPPING.
     """
-    own = Path(folder) / f"{name}.toml" if folder else None
+    # It may come from a delivery, and must not lead out of the folder.
+    own = Path(folder) / f"{name}.toml" if folder and name.isidentifier() else None
     if own is not None and own.is_file():
         return parsed(name, own.read_text("utf-8"))
     if name not in shipped():

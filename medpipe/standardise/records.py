@@ -98,7 +98,7 @@ def _read(records: DataFrame, mapping: Mapping) -> DataFrame:
     is_own, is_readable = F.col("m.part") == "", F.col("corrupt").isNull()
     system = values.lookup(mapping.systems, _given(mapping, "system")) if mapping.systems else F.lit(None)
     vocabulary = F.coalesce(system, F.nullif("m.vocabulary", F.lit("")))
-    coded = F.concat(vocabulary, F.lit(":"), _canonical(mapping, _given(mapping, "code")))
+    coded = F.concat(vocabulary, F.lit(":"), _coded(mapping, _given(mapping, "code")))
     read = {
         "source_table": F.when(is_own, F.col("source_table")).otherwise(F.concat_ws(".", "source_table", "m.part")),
         "delivered_table": F.col("source_table"),
@@ -139,8 +139,8 @@ def _once(rows: DataFrame) -> DataFrame:
 
 def _typed(rows: DataFrame, mapping: Mapping, zone: str) -> DataFrame:
     """Adds the columns of patients, encounters, periods and concepts, and what events share with them."""
-    kind = values.lookup(mapping.kinds, _canonical(mapping, F.col("kind_of"))) if mapping.kinds else F.lit(None)
-    sex = values.lookup(mapping.sexes, _canonical(mapping, F.col("sex"))) if mapping.sexes else F.lit("unknown")
+    kind = values.lookup(mapping.kinds, _coded(mapping, F.col("kind_of"))) if mapping.kinds else F.lit(None)
+    sex = values.lookup(mapping.sexes, _coded(mapping, F.col("sex"))) if mapping.sexes else F.lit("unknown")
     start, end = F.col("start_text"), F.col("end_text")
     return rows.withColumns(
         {
@@ -261,12 +261,17 @@ def _field(mapping: Mapping, name: Column) -> Column:
 
 
 def _canonical(mapping: Mapping, text: Column) -> Column:
-    """An identifier or code in its one spelling; null where it is none."""
-    if mapping.ids == "integer":
-        return values.integer_id(text)
+    """An identifier in its one spelling; null where it is none."""
     if mapping.ids == "reference":
         # FHIR R4: Patient/123, urn:uuid:..., or an id alone; a conditional reference names nobody.
         text = F.regexp_extract(text, r"^\s*(?:urn:uuid:|(?:[^?]*/)?)([A-Za-z0-9.\-]{1,64})\s*$", 1)
+    return _coded(mapping, text)
+
+
+def _coded(mapping: Mapping, text: Column) -> Column:
+    """A code in its one spelling: a whole number where identifiers are; null where it is none."""
+    if mapping.ids == "integer":
+        return values.integer_id(text)
     return F.nullif(F.when(~text.rlike(r"[\x00-\x1f]"), F.trim(text)), F.lit(""))
 
 

@@ -58,6 +58,11 @@ def test_a_resource_that_nests_too_deep_for_its_paths_is_refused():
     assert row["fault"] == "BAD_JSON"
 
 
+def test_the_same_resource_in_another_order_of_keys_is_the_same_row():
+    turned = dict(reversed(ANN.items()))
+    assert read(json.dumps(turned)) == read(json.dumps(ANN))
+
+
 def test_a_byte_order_mark_and_an_empty_line_are_nothing():
     assert dict(read(b"\xef\xbb\xbf" + json.dumps(ANN).encode())[0]["fields"])["id"] == "p1"
     assert read("  \r") == []

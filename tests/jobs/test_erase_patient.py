@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from medpipe import contracts, job, keys
 from medpipe.jobs import ingest_images, ingest_records, standardise_records
-from medpipe.jobs.erase_patient import KEPT, PATIENT_COLUMNS, erase
+from medpipe.jobs.erase_patient import KEPT, PATIENT_COLUMNS, erase, pseudonyms_of
 from medpipe.privacy.pseudonyms import pseudonym
 from tests.deliveries import KEY, first_night, second_night
 from tests.images import RAMP, picture
@@ -47,7 +47,7 @@ def erased(spark, tmp_path_factory):
         work.lake.for_run("r").replace(pairs, "gold.patient_similarity", where={"as_of": work.as_of})
         ingest_images.load(work, pictures(folder / "images", "1", "002"))
         held = rows_of(work.lake.for_run(""), two)
-        erase(work, two, "asked for", is_vacuumed=True)
+        erase(work, pseudonyms_of(work, " 002\n"), "asked for", is_vacuumed=True)
         yield folder, two, held
 
 

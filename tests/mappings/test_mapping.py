@@ -29,7 +29,7 @@ def test_what_is_written_once_for_several_columns_stands_for_each():
         ("visits.a", "a", "X:a", ("a", "c")),
         ("visits.b", "b", "X:b", ("b", "c")),
     ]
-    assert found.parts() == ["visits.a", "visits.b"]
+    assert found.source_tables() == {"visits": ["visits", "visits.a", "visits.b"]}
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,13 @@ def test_what_is_written_once_for_several_columns_stands_for_each():
 def test_a_mapping_that_cannot_be_meant_is_refused_by_what_is_wrong(text, message):
     with pytest.raises(UsageError, match=f"BAD_MAPPING: .*{message}"):
         mapping.parsed("mine", text)
+
+
+def test_a_source_that_leads_out_of_the_folder_is_unknown(tmp_path):
+    (tmp_path / "secret.toml").write_text(PLAIN)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UsageError, match="UNKNOWN_SOURCE: no mapping '../secret'"):
+        mapping.load("../secret", str(tmp_path / "mine"))
 
 
 def test_a_hospitals_own_mapping_is_found_in_its_folder_and_changes_the_digest(tmp_path):

@@ -91,6 +91,11 @@ def test_references_lead_to_ids_and_a_search_leads_to_nobody(spark):
     assert [found["condition", f"h{n}"].person_id for n in range(7)] == ["p1"] * 4 + [None] * 3
 
 
+def test_a_code_with_a_slash_is_no_reference(spark):
+    code = {"code.coding.0.system": "http://loinc.org", "code.coding.0.code": "C34/1"}
+    assert silver(spark, "fhir", "condition", {"id": "1"} | code)["condition", "h0"].concept == "LOINC:C34/1"
+
+
 def test_parts_of_dates_and_offsets_of_hours_are_read_where_the_format_has_them(spark):
     texts = ["2015", "2015-02", "2015-02-19", "2015-02-19T10:10:38+10:00", "2015-13"]
     rows = [{"id": str(n), "onsetDateTime": text} for n, text in enumerate(texts)]
