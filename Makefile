@@ -12,7 +12,7 @@ setup: ## .venv with medpipe and its pinned packages; reuses what is there
 demo: setup ## two nights of a simulated hospital, end to end, on this machine
 	@.venv/bin/medpipe demo
 
-test: setup ## the tests (about 15 minutes on 2 cores)
+test: setup ## the tests (about 20 minutes on 2 cores)
 	@$(python) -m pytest
 
 faults: setup ## the long fault runs (up to 60 minutes)

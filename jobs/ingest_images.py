@@ -5,8 +5,6 @@ every file in it is an image. Archives (.zip) are not unpacked: unpack them firs
 """
 
 import sys
-from dataclasses import replace
-from datetime import UTC
 from pathlib import Path
 
 from pyspark.sql import DataFrame
@@ -14,10 +12,10 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from medpipe import command, contracts, job
-from medpipe.errors import DataError, UsageError
+from medpipe.errors import DataError
 from medpipe.imaging.formats import Limits
 from medpipe.ingest.images import folder_of, received
-from medpipe.ingest.manifest import IMAGES, Delivery, read_delivery
+from medpipe.ingest.manifest import IMAGES
 from medpipe.privacy.pseudonyms import pseudonymiser
 from medpipe.privacy.sealing import NUM_KEY_BYTES, sealer
 from medpipe.quality import balance, thresholds
@@ -46,21 +44,14 @@ def ingest(run: job.Run) -> None:
     quarantined = lake.replace(refused(of_images, run), "phi.quarantine", where=own)
     counts = balance.counted(*(lake.read(name, where=own) for name in ("phi.fate", "phi.quarantine")))
     tell(counts.reasons)
-    num_bad, num_good = counts.rows["quarantined"], counts.rows["accepted"]
-    limit = run.settings.thresholds.get(IMAGES, thresholds.Threshold())
-    thresholds.require(limit, IMAGES, num_bad, num_good + num_bad, counts.reasons)
+    thresholds.require(run.settings.thresholds, IMAGES, counts)
 
     accepted = found.where("fate = 'accepted'")
     written = lake.replace(only(accepted.where("block = 0"), "silver.image"), "silver.image", where=own)
     pixels = lake.replace(only(accepted, "silver.image_pixels"), "silver.image_pixels", where=own)
     balance.require(num_delivered, counts, quarantined.num_rows, {"silver.image": written.num_rows})
-    require_pixels(run, num_good, pixels.num_rows)
-    run.counts |= {
-        "rows_in": num_delivered,
-        "rows_out": num_good,
-        "rows_quarantined": num_bad,
-        "rows_duplicate": counts.rows["duplicate"],
-    }
+    require_pixels(run, written.num_rows, pixels.num_rows)
+    run.counts |= counts.of_run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def load(work: job.Workplace, folder: Path) -> list[job.Outcome]:
     """Ingests a folder and says what became of its images."""
-    outcomes = work.run(ingest, delivery=delivery_from(work, folder))
+    outcomes = work.run(ingest, delivery=job.delivery_from(work, folder, False, IMAGES))
     job.announce(outcomes)
     last = work.ledger.last("ingest_images", outcomes[0].target)
     print(
@@ -79,27 +70,6 @@ def load(work: job.Workplace, folder: Path) -> list[job.Outcome]:
         f"{last.rows_quarantined:,} quarantined"
     )
     return outcomes
-
-
-def delivery_from(work: job.Workplace, folder: Path) -> Delivery:
-    """As job.delivery_from, for a folder of images.
-
-    Raises:
-        UsageError: NO_AS_OF, OTHER_SOURCE, LATER_DELIVERY.
-    """
-    if work.as_of is None:
-        raise UsageError("NO_AS_OF", "a delivery is read for a logical date; pass --as-of YYYY-MM-DD")
-    end = work.lake.midnight(work.as_of)
-    delivery = read_delivery(folder, end, work.lake.timezone, is_history=False, source=IMAGES)
-    # A folder that does not say when it was delivered keeps the time it was first given for.
-    known = work.lake.for_run("").read("bronze.image").select("source", "delivery_id", "known_at").distinct().collect()
-    known = [Delivery(row.source, row.delivery_id, row.known_at.astimezone(UTC), False, ()) for row in known]
-    same = next((earlier for earlier in known if earlier.same_as(delivery)), delivery)
-    if same.known_at >= end:
-        raise UsageError(
-            "LATER_DELIVERY", f"{folder} was delivered at {same.known_at.isoformat()}, not before {end.isoformat()}"
-        )
-    return replace(delivery, delivery_id=same.delivery_id, known_at=same.known_at)
 
 
 def unforgotten(run: job.Run, rows: DataFrame) -> DataFrame:

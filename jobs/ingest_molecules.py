@@ -15,7 +15,8 @@ from pyspark.storagelevel import StorageLevel
 from medpipe import command, contracts, job, log
 from medpipe.errors import DataError
 from medpipe.ingest.manifest import MOLECULES, Delivery
-from medpipe.ingest.molecules import MoleculeFile, molecule_files, records
+from medpipe.ingest.molecules import molecule_files, records
+from medpipe.ingest.records import listed
 from medpipe.molecules import mapping
 from medpipe.privacy.sealing import NUM_KEY_BYTES, sealer
 from medpipe.quality import balance, thresholds
@@ -46,7 +47,8 @@ def ingest(run: job.Run) -> None:
     lake, own, delivery = run.lake, run.partition, run.delivery
     files = molecule_files(delivery, mapping.parse(mapping.text_of(run.options["mapping"], own_mapping(delivery))))
     lake.replace(records(lake.spark, delivery, files), "bronze.record", where=own)
-    lake.replace(listed(run, files), "phi.delivery", where=own)
+    tables = {file.name: file.source_table for file in files}
+    lake.replace(listed(lake.spark, delivery, lambda file: tables.get(file.name)), "phi.delivery", where=own)
     num_delivered = lake.count("bronze.record", own)
     received = lake.read("bronze.record", where=own)
     mappings = {file.source_table: file.mapping for file in files}
@@ -59,9 +61,7 @@ def ingest(run: job.Run) -> None:
     lake.replace(decided.select(*NAME, "fate").withColumns(origin), "phi.fate", where=own)
     quarantined = lake.replace(refused(run, received, decided), "phi.quarantine", where=own)
     counts = balance.counted(*(lake.read(name, where=own) for name in ("phi.fate", "phi.quarantine")))
-    num_bad, num_good = counts.rows["quarantined"], counts.rows["accepted"]
-    limit = run.settings.thresholds.get(delivery.source, thresholds.Threshold())
-    thresholds.require(limit, delivery.source, num_bad, num_good + num_bad, counts.reasons)
+    thresholds.require(run.settings.thresholds, delivery.source, counts)
 
     molecules = published(run, decided.where("fate = 'accepted'"), "silver.molecule")
     published(run, assay_results(decided), "silver.assay_result")
@@ -71,12 +71,7 @@ def ingest(run: job.Run) -> None:
     if num_unread:
         log.logger.info("files not read", extra={"run_id": run.run_id, "rows": num_unread, "table": "phi.delivery"})
         print(f"  {num_unread} files hold no molecules and were not read; phi.delivery lists them")
-    run.counts |= {
-        "rows_in": num_delivered,
-        "rows_out": num_good,
-        "rows_quarantined": num_bad,
-        "rows_duplicate": counts.rows["duplicate"],
-    }
+    run.counts |= counts.of_run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -101,15 +96,6 @@ def load(work: job.Workplace, folder: Path, given: str = MAPPING.default) -> lis
 def own_mapping(delivery: Delivery) -> Path | None:
     """The mapping inside the delivery."""
     return next((file.path for file in delivery.files if file.name == mapping.NAME), None)
-
-
-def listed(run: job.Run, files: list[MoleculeFile]) -> DataFrame:
-    """phi.delivery: every file, with the table it was read as."""
-    delivery, tables = run.delivery, {file.name: file.source_table for file in files}
-    rows = [(file.name, tables.get(file.name), file.num_bytes, file.sha256) for file in delivery.files]
-    told = ("source", "delivery_id", "known_at", "is_history")
-    frame = run.lake.spark.createDataFrame(rows, "file string, source_table string, num_bytes long, sha256 string")
-    return frame.withColumns({name: F.lit(getattr(delivery, name)) for name in told})
 
 
 def refused(run: job.Run, received: DataFrame, decided: DataFrame) -> DataFrame:

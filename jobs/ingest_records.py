@@ -37,11 +37,9 @@ def main(run: job.Run) -> None:
             raise DataError("TRUNCATED_FILE", f"{told}; nothing was stored: ask for it again") from None
         raise
     require_rows(run, erased)
-    columns = "file string, source_table string, num_bytes long, sha256 string"
-    files = [(file.name, records.table_of(file, known), file.num_bytes, file.sha256) for file in delivery.files]
-    listed = lake.spark.createDataFrame(files, columns)
+    listed = records.listed(lake.spark, delivery, lambda file: records.table_of(file, known))
     # Last, so that a delivery that is listed is complete.
-    lake.replace(listed.withColumns(records.columns_of(delivery)), "phi.delivery", where=run.partition)
+    lake.replace(listed, "phi.delivery", where=run.partition)
     tell_unread(run, known)
     run.counts |= {"rows_in": stored.num_rows + (erased.count() if erased else 0), "rows_out": stored.num_rows}
 

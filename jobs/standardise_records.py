@@ -49,9 +49,7 @@ def main(run: job.Run) -> None:
     lake.replace(decided.select(*NAME, "fate", "source", "delivery_id"), "phi.fate", where=own)
     quarantined = lake.replace(refused(run, records, decided), "phi.quarantine", where=own)
     counts = balance.counted(*(lake.read(name, where=own) for name in ("phi.fate", "phi.quarantine")))
-    num_bad, num_good = counts.rows["quarantined"], counts.rows["accepted"]
-    limit = run.settings.thresholds.get(own["source"], thresholds.Threshold())
-    thresholds.require(limit, own["source"], num_bad, num_good + num_bad, counts.reasons)
+    thresholds.require(run.settings.thresholds, own["source"], counts)
 
     written = {name: lake.replace(accepted(run, decided, name), name, where=own).num_rows for name in SILVER}
     events = lake.history("silver.event").where(F.col("delivery_id") == own["delivery_id"])
@@ -59,12 +57,7 @@ def main(run: job.Run) -> None:
     origin = {"source": F.lit(own["source"]), "delivery_id": F.lit(own["delivery_id"])}
     lake.replace(missing.withColumns(origin), "ops.data_gap", where=own)
     balance.require(num_delivered, counts, quarantined.num_rows, written)
-    run.counts |= {
-        "rows_in": num_delivered,
-        "rows_out": num_good,
-        "rows_quarantined": num_bad,
-        "rows_duplicate": counts.rows["duplicate"],
-    }
+    run.counts |= counts.of_run
 
 
 def typed(records: DataFrame, meant: Mapping, d: Delivery, zone: str) -> DataFrame:

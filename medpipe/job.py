@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
+from pyspark.sql import functions as F
+
 from medpipe import __version__, command, keys, ledger, log, settings
 from medpipe.errors import MedpipeError, UsageError, raised_by_worker
 from medpipe.ingest.manifest import IMAGES, MOLECULES, Delivery, read_delivery
@@ -160,10 +162,15 @@ class Workplace:
             return [self._once(step, known, options) for known in records]
         return [self._once(step, delivery, options)]
 
-    def deliveries(self, as_of: date | None) -> list[Delivery]:
-        """Deliveries known before as_of (None: all), in the order the hospital sent them."""
-        rows = self.lake.for_run("").read("phi.delivery")
-        rows = rows.select("source", "delivery_id", "known_at", "is_history").distinct().collect()
+    def deliveries(self, as_of: date | None, source: str | None = None) -> list[Delivery]:
+        """Deliveries known before as_of (None: all), in the order the hospital sent them.
+
+        Args:
+            source: IMAGES: those of images, whose files stand in bronze.image, where an erasure finds them.
+        """
+        rows = self.lake.for_run("").read("bronze.image" if source == IMAGES else "phi.delivery")
+        told = rows if "is_history" in rows.columns else rows.withColumn("is_history", F.lit(False))
+        rows = told.select("source", "delivery_id", "known_at", "is_history").distinct().collect()
         known = [Delivery(r.source, r.delivery_id, r.known_at.astimezone(UTC), r.is_history, ()) for r in rows]
         known = [d for d in known if as_of is None or d.known_at < self.lake.midnight(as_of)]
         return sorted(known, key=lambda delivery: delivery.came)
@@ -308,7 +315,7 @@ def delivery_from(work: Workplace, folder: Path, is_history: bool, source: str |
     delivery = next(
         (
             replace(delivery, delivery_id=d.delivery_id, known_at=d.known_at)
-            for d in work.deliveries(None)
+            for d in work.deliveries(None, delivery.source)
             if d.same_as(delivery)
         ),
         delivery,

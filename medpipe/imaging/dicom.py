@@ -28,6 +28,18 @@ MODALITIES = frozenset(
     "AR AS BI BMD CR CT CFM DG DMS DX ECG ES GM IO IVOCT IVUS KER LEN LS MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV "
     "OSS OT PT PX RF RG SC SEG SM SRF TG US VA XA XC".split()
 )
+
+# What pydicom raises for an object that is not as it says.
+MALFORMED = (
+    InvalidDicomError,
+    AttributeError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+    OSError,
+    struct.error,
+)
 MAY_BE_NAMED = frozenset({"US", "IVUS", "SC", "XC", "OT"})
 # Secondary capture and its multi-frame kinds, ultrasound, ultrasound multi-frame, VL photographic.
 MAY_BE_NAMED_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("7", "6.1", "3.1", "77.1.4"))
@@ -69,16 +81,7 @@ def decode(content: bytes, limits: Limits, told_modality: str | None = None, is_
         except RuntimeError:
             # What pydicom's decoders raise where none of them can.
             raise ImageError("UNSUPPORTED") from None
-        except (
-            InvalidDicomError,
-            AttributeError,
-            LookupError,
-            TypeError,
-            ValueError,
-            OverflowError,
-            OSError,
-            struct.error,
-        ):
+        except MALFORMED:
             raise ImageError("BAD_IMAGE") from None
 
 

@@ -1,5 +1,6 @@
 """A delivery of a mapped format -> bronze.record, exactly as received: tables and FHIR resources alike."""
 
+from collections.abc import Callable
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
@@ -40,6 +41,13 @@ def records(spark: SparkSession, delivery: Delivery, mapping: Mapping) -> DataFr
     copies = Window.partitionBy("source_table", "record_hash").orderBy("file")
     counted = hashed.withColumn("occurrence", F.row_number().over(copies))
     return counted.withColumns(columns_of(delivery)).drop("is_history")
+
+
+def listed(spark: SparkSession, delivery: Delivery, table: Callable[[DeliveredFile], str | None]) -> DataFrame:
+    """phi.delivery (without run_id): every file, with the table it is read as."""
+    rows = [(file.name, table(file), file.num_bytes, file.sha256) for file in delivery.files]
+    frame = spark.createDataFrame(rows, "file string, source_table string, num_bytes long, sha256 string")
+    return frame.withColumns(columns_of(delivery))
 
 
 def columns_of(delivery: Delivery) -> dict[str, Column]:

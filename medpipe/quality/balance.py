@@ -18,6 +18,16 @@ class Counts:
     parts: dict[str, int]
     reasons: dict[str, int]
 
+    @property
+    def of_run(self) -> dict[str, int]:
+        """What the ledger tells of a step that judges a delivery."""
+        return {
+            "rows_in": sum(self.rows.values()),
+            "rows_out": self.rows["accepted"],
+            "rows_quarantined": self.rows["quarantined"],
+            "rows_duplicate": self.rows["duplicate"],
+        }
+
 
 def counted(fates: DataFrame, refused: DataFrame) -> Counts:
     """In one query; every fate has a number, a row with two reasons counts for both.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from medpipe.errors import DataError
+from medpipe.quality.balance import Counts
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,19 @@ class Threshold:
     max_bad_rows: int | None = None
 
 
-def require(threshold: Threshold, source: str, num_bad: int, num_judged: int, reasons: dict[str, int]) -> None:
-    """Raises DataError TOO_MANY_BAD_ROWS, with the counts by reason, where a limit is passed."""
+def require(thresholds: dict[str, Threshold], source: str, counts: Counts) -> None:
+    """Raises DataError TOO_MANY_BAD_ROWS, with the counts by reason, where a limit of the source is passed."""
+    threshold = thresholds.get(source, Threshold())
+    num_bad = counts.rows["quarantined"]
+    num_judged = num_bad + counts.rows["accepted"]
     over_ratio = num_judged > 0 and num_bad / num_judged > threshold.max_bad_ratio
     over_rows = threshold.max_bad_rows is not None and num_bad > threshold.max_bad_rows
     if over_ratio or over_rows:
-        counts = ", ".join(f"{code} {count}" for code, count in sorted(reasons.items(), key=lambda item: -item[1]))
+        ordered = sorted(counts.reasons.items(), key=lambda item: -item[1])
+        told = ", ".join(f"{code} {count}" for code, count in ordered)
         allowed = f"{threshold.max_bad_ratio:.1%}" + (f" and {threshold.max_bad_rows} rows" if over_rows else "")
         raise DataError(
             "TOO_MANY_BAD_ROWS",
-            f"{source}: {num_bad} of {num_judged} rows quarantined ({counts}); thresholds.{source} allows {allowed}; "
+            f"{source}: {num_bad} of {num_judged} rows quarantined ({told}); thresholds.{source} allows {allowed}; "
             "nothing was published. See phi.quarantine; ask for a new delivery or raise the threshold",
         )
