@@ -132,9 +132,13 @@ def _of_concept(entry: dict) -> list[dict]:
         return [asked | {"rule": "plausibleGender", "column": "concept", "sex": entry["sex"]}]
     asked["unit"] = entry["unit"]
     return [
-        asked | {"rule": "plausibleValueLow", "column": "value", "low": entry["low"]},
-        asked | {"rule": "plausibleValueHigh", "column": "value", "high": entry["high"]},
-        asked | {"rule": "plausibleUnitConceptIds", "column": "unit"},
+        asked | rule | {"concept": concept}
+        for concept in (entry["concept"], *([f"LOINC:{entry['loinc']}"] if "loinc" in entry else []))
+        for rule in (
+            {"rule": "plausibleValueLow", "column": "value", "low": entry["low"]},
+            {"rule": "plausibleValueHigh", "column": "value", "high": entry["high"]},
+            {"rule": "plausibleUnitConceptIds", "column": "unit"},
+        )
     ]
 
 
