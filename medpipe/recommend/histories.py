@@ -1,0 +1,76 @@
+"""What is known of patients, as the models of this room read it: treatments had, and features, by their columns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from scipy import sparse
+
+HISTORIES = "patient_id string, treatments array<int>, weights array<float>, features array<int>"
+
+
+@dataclass(frozen=True)
+class Histories:
+    """B patients, M treatments of the catalogue, N features.
+
+    Attributes:
+        patient_ids: (B,).
+        had: float32 (B, M), the rating (> 0) where the patient had the treatment; an empty row for nothing known.
+        features: float32 (B, N), 1 where the patient has the feature.
+    """
+
+    patient_ids: pa.StringArray
+    had: sparse.csr_matrix
+    features: sparse.csr_matrix
+
+
+def histories(ratings: DataFrame, features: DataFrame, patients: DataFrame, catalogue: DataFrame) -> DataFrame:
+    """One row per patient, whether anything is known of them or not.
+
+    Args:
+        ratings: patient_id, treatment (unique pairs), rating (> 0).
+        features: patient_id, feature (unique pairs).
+        patients: patient_id, unique.
+        catalogue: name (unique), kind (treatment or feature), column (0, 1 ... in each kind); names it lacks are
+            left out.
+    Returns:
+        HISTORIES; arrays rise by column, and are empty, never null, where nothing is known.
+    """
+    treatments, kinds = (
+        catalogue.where(F.col("kind") == kind).select(F.col("name").alias(kind), "column")
+        for kind in ("treatment", "feature")
+    )
+    had = ratings.join(F.broadcast(treatments), on="treatment", how="inner")
+    had = had.groupBy("patient_id").agg(F.array_sort(F.collect_list(F.struct("column", "rating"))).alias("had"))
+    has = features.join(F.broadcast(kinds), on="feature", how="inner")
+    has = has.groupBy("patient_id").agg(F.array_sort(F.collect_list("column")).alias("has"))
+    rows = patients.select("patient_id").join(had, on="patient_id", how="left")
+    rows = rows.join(has, on="patient_id", how="left")
+    return rows.select(
+        "patient_id",
+        _or_none(F.col("had.column"), "array<int>").alias("treatments"),
+        _or_none(F.col("had.rating"), "array<float>").alias("weights"),
+        _or_none(F.col("has"), "array<int>").alias("features"),
+    )
+
+
+def of_batch(batch: pa.RecordBatch, num_treatments: int, num_features: int) -> Histories:
+    """The patients of an Arrow batch of HISTORIES."""
+    treatments, weights, features = (batch.column(name) for name in ("treatments", "weights", "features"))
+    ones = np.ones(len(features.flatten()), np.float32)
+    return Histories(
+        patient_ids=batch.column("patient_id"),
+        had=_matrix(treatments, weights.flatten().to_numpy(), num_treatments),
+        features=_matrix(features, ones, num_features),
+    )
+
+
+def _matrix(columns: pa.ListArray, values: np.ndarray, width: int) -> sparse.csr_matrix:
+    starts = np.concatenate([[0], np.cumsum(columns.value_lengths().to_numpy())])
+    return sparse.csr_matrix((values, columns.flatten().to_numpy(), starts), shape=(len(columns), width))
+
+
+def _or_none(found: Column, kind: str) -> Column:
+    return F.coalesce(found.cast(kind), F.array().cast(kind))
