@@ -79,6 +79,8 @@ def nights(work: job.Workplace, deliveries: list[Path], out: Path) -> None:
     lake = f"--lake {out / 'lake'}"
     print(f'  .venv/bin/medpipe sql {lake} "select * from gold.current_score order by score desc limit 10"')
     print(f"  .venv/bin/medpipe history {lake}")
+    told = f"--config {out / 'hospital' / 'hospital.toml'} --as-of {as_of(deliveries[-1])}"
+    print(f"  .venv/bin/medpipe run check_quality {lake} {told}")
     print("  .venv/bin/medpipe tables gold.recommendation")
     drawn = f"notebooks/01_scores.ipynb --output={(out / '01_scores.ipynb').resolve()}"
     print(f"  MEDPIPE_LAKE={(out / 'lake').resolve()} .venv/bin/jupyter execute {drawn}")

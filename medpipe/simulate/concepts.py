@@ -144,7 +144,7 @@ CONDITIONS = (
         380378, "Epilepsy", 0.03, 0.0, "711584 levetiracetam;705103 lamotrigine;745466 valproate;742267 topiramate"
     ),
     Condition(378419, "Alzheimer's disease", 0.05, 0.9, "715997 donepezil;701322 memantine"),
-    Condition(198803, "Benign prostatic hyperplasia", 0.09, 0.5, "924566 tamsulosin;996416 finasteride"),
+    Condition(201620, "Kidney stone", 0.09, 0.5, "924566 tamsulosin"),
     Condition(257007, "Allergic rhinitis", 0.14, -0.2, "1107830 loratadine;1149196 cetirizine;1153428 fexofenadine"),
     Condition(439777, "Anemia", 0.10, 0.2, "1396131 ferrous sulfate;1308738 vitamin B12"),
     Condition(
