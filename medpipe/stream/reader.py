@@ -28,7 +28,7 @@ with (
 from medpipe.errors import ContractError, DataError, MissingEnvironmentError
 
 # Batches waiting for the model: enough to overlap, little enough to keep a task's memory flat.
-MAX_WAITING_BATCHES = 5
+MAX_WAITING_BATCHES = 2
 # Read of a column at a time. Without it pyarrow 14 takes whole column chunks into memory, with memory_map=True as well.
 READ_BYTES = 1 << 18
 
