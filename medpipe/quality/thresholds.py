@@ -13,10 +13,12 @@ class Threshold:
     Attributes:
         max_bad_ratio: quarantined rows / (delivered rows - exact duplicates).
         max_bad_rows: quarantined rows; None: no limit.
+        max_withdrawn_ratio: of any table, known records that a snapshot no longer holds / known records.
     """
 
     max_bad_ratio: float = 0.05
     max_bad_rows: int | None = None
+    max_withdrawn_ratio: float = 0.2
 
 
 def require(thresholds: dict[str, Threshold], source: str, counts: Counts) -> None:
@@ -34,4 +36,22 @@ def require(thresholds: dict[str, Threshold], source: str, counts: Counts) -> No
             "TOO_MANY_BAD_ROWS",
             f"{source}: {num_bad} of {num_judged} rows quarantined ({told}); thresholds.{source} allows {allowed}; "
             "nothing was published. See phi.quarantine; ask for a new delivery or raise the threshold",
+        )
+
+
+def require_snapshot(thresholds: dict[str, Threshold], source: str, counts: dict[str, tuple[int, int]]) -> None:
+    """Raises DataError TOO_MANY_WITHDRAWN where a snapshot lacks more of a table's records than the source may lose.
+
+    Args:
+        counts: delivered table -> records known before, and those of them that it does not hold.
+    """
+    limit = thresholds.get(source, Threshold()).max_withdrawn_ratio
+    over = {table: numbers for table, numbers in counts.items() if numbers[1] > limit * numbers[0]}
+    if over:
+        told = ", ".join(f"{table} {absent} of {known}" for table, (known, absent) in sorted(over.items()))
+        raise DataError(
+            "TOO_MANY_WITHDRAWN",
+            f"{source}: the snapshot lacks known records of {told}; thresholds.{source} allows "
+            f"max_withdrawn_ratio {limit:.1%}; nothing was published. Ask for a whole snapshot; raise the threshold if "
+            "the hospital did withdraw them, or deliver without is_snapshot",
         )
