@@ -59,6 +59,7 @@ def main(run: job.Run) -> None:
     meant = mapping.load(own["source"], run.settings.mappings)
     delivered = lake.read("bronze.record", where=own)
     records = delivered.where(F.col("source_table").isin(*meant.required))
+    thresholds.require_columns(run.settings.thresholds, own["source"], lambda: num_unknown_columns(run))
     num_of = {row.source_table: row["count"] for row in records.groupBy("source_table").count().collect()}
     num_delivered = sum(num_of.values())
     # Two at least: what stands in one partition cannot be joined without another shuffle.
@@ -85,6 +86,10 @@ def main(run: job.Run) -> None:
     run.counts |= counts.of_run
 
 
+def num_unknown_columns(run: job.Run) -> int:
+    return run.lake.read("phi.schema_drift", where=run.partition).where("drift = 'UNKNOWN_COLUMN'").count()
+
+
 def typed(records: DataFrame, meant: Mapping, d: Delivery, zone: str) -> DataFrame:
     """Every record as the rows of silver it gives, with lineage and what is wrong with each alone."""
     rows = silver_rows(records, meant, zone, units.shipped())
@@ -101,7 +106,9 @@ def known_persons(run: job.Run, meant: Mapping, records: DataFrame) -> DataFrame
     before = contracts.latest(
         earlier(run, "silver.patient", include_own=False), ("source", "source_table", "patient_id")
     )
-    before = before.where(~F.col("is_deleted")).select(F.col("patient_id").alias("pseudonym"), "birth_date")
+    # Several sources may tell of one patient.
+    before = before.where(~F.col("is_deleted")).groupBy(F.col("patient_id").alias("pseudonym"))
+    before = before.agg(F.max("birth_date").alias("birth_date"))
     return ids.join(before, on="pseudonym", how="left")
 
 

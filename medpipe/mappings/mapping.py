@@ -4,6 +4,7 @@ A mapping says which delivered tables there are and, for each, what rows of silv
 """
 
 import hashlib
+import re
 import tomllib
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
@@ -117,6 +118,18 @@ class Mapping:
     def source_tables(self) -> dict[str, list[str]]:
         """Of each delivered table what its rows and their parts are called."""
         return {table: [m.source_table for m in self.meanings if m.table == table] for table in self.required}
+
+    def columns(self, table: str) -> set[str]:
+        """Every column of a delivered table that is read, those that `beside` gives it left out."""
+        own = [m for m in self.meanings if m.table == table]
+        several = [
+            name for m in own for f in fields(Meaning) if f.type == tuple[str, ...] for name in getattr(m, f.name)
+        ]
+        conditions = [re.split("!?=", told)[0] for m in own for told in (m.when, m.value_when, m.withdrawn_when)]
+        # An offset may be from a moment itself.
+        offsets = [name for m in own for name in (m.offset_from, m.offset_less) if not name[:1].isdigit()]
+        given = self.beside["columns"] if self.beside and self.beside["table"] != table else ()
+        return {*self.required[table], *several, *conditions, *offsets} - {"", *given}
 
     def withdrawn_by(self, table: str) -> list[Meaning]:
         """What goes with a deleted row of the table: the row itself, and its parts that have its id.
