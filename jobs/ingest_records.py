@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from medpipe import job, log
 from medpipe.errors import DataError
-from medpipe.ingest import records
+from medpipe.ingest import drift, records
 from medpipe.ingest.manifest import damaged
 from medpipe.mappings import mapping
 from medpipe.mappings.mapping import Mapping
@@ -20,7 +20,7 @@ from medpipe.standardise.records import persons_of
 
 @job.step(
     scope="folder",
-    writes=("bronze.record", "phi.delivery"),
+    writes=("bronze.record", "phi.schema_drift", "phi.delivery"),
     extra=lambda work, _: {"mappings": mapping.digest(work.settings.mappings)},
 )
 def main(run: job.Run) -> None:
@@ -37,6 +37,7 @@ def main(run: job.Run) -> None:
             raise DataError("TRUNCATED_FILE", f"{told}; nothing was stored: ask for it again") from None
         raise
     require_rows(run, erased)
+    tell_drift(run, known)
     listed = records.listed(lake.spark, delivery, lambda file: records.table_of(file, known))
     # Last, so that a delivery that is listed is complete.
     lake.replace(listed, "phi.delivery", where=run.partition)
@@ -67,6 +68,15 @@ def require_rows(run: job.Run, erased: DataFrame | None) -> None:
     wrong = [f"{name} has {one} rows, listed are {other}" for name, (one, other) in numbers.items() if one != other]
     if wrong:
         raise DataError("MANIFEST_MISMATCH", f"{'; '.join(wrong)}; ask for the delivery again")
+
+
+def tell_drift(run: job.Run, known: Mapping) -> None:
+    """phi.schema_drift, and a line that counts it; names of columns are not said, they may be a patient's."""
+    found = drift.drift(run.lake.read("bronze.record", where=run.partition), known)
+    origin = {column: F.lit(value) for column, value in run.partition.items()}
+    num_columns = run.lake.replace(found.withColumns(origin), "phi.schema_drift", where=run.partition).num_rows
+    if num_columns:
+        print(f"  {num_columns} columns are not named by {known.name} or missing; phi.schema_drift lists them")
 
 
 def tell_unread(run: job.Run, known: Mapping) -> None:

@@ -52,7 +52,7 @@ def replay(work: job.Workplace, source: str, reason: str) -> list[job.Outcome]:
 def store(run: job.Run) -> None:
     delivery = run.delivery
     rows = waiting(run.lake, delivery.source, run.options["reason"]).withColumns(columns_of(delivery))
-    stored = run.lake.replace(rows.drop("is_history"), "bronze.record", where=run.partition)
+    stored = run.lake.replace(rows.drop("is_history", "is_snapshot"), "bronze.record", where=run.partition)
     files = rows.groupBy("file", "source_table").agg(
         F.lit(0).cast("long").alias("num_bytes"), F.lit("").alias("sha256")
     )

@@ -169,9 +169,12 @@ class Workplace:
             source: IMAGES: those of images, whose files stand in bronze.image, where an erasure finds them.
         """
         rows = self.lake.for_run("").read("bronze.image" if source == IMAGES else "phi.delivery")
-        told = rows if "is_history" in rows.columns else rows.withColumn("is_history", F.lit(False))
-        rows = told.select("source", "delivery_id", "known_at", "is_history").distinct().collect()
-        known = [Delivery(r.source, r.delivery_id, r.known_at.astimezone(UTC), r.is_history, ()) for r in rows]
+        absent = {"is_history", "is_snapshot"} - set(rows.columns)
+        told = rows.withColumns({name: F.lit(False) for name in absent}) if absent else rows
+        rows = told.select("source", "delivery_id", "known_at", "is_history", "is_snapshot").distinct().collect()
+        known = [
+            Delivery(r.source, r.delivery_id, r.known_at.astimezone(UTC), r.is_history, (), r.is_snapshot) for r in rows
+        ]
         known = [d for d in known if as_of is None or d.known_at < self.lake.midnight(as_of)]
         return sorted(known, key=lambda delivery: delivery.came)
 

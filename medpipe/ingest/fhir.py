@@ -1,10 +1,12 @@
 """FHIR R4 JSON -> bronze.record: bulk export (NDJSON, one resource a line) and bundles (one document a file).
 
-A resource becomes fields by the path of each value, e.g. code.coding.0.system. Source: HL7 FHIR R4 (hl7.org/fhir/R4),
-Bulk Data Access IG 2.0 for the files of an export.
+A resource becomes fields by the path of each value, e.g. code.coding.0.system. An entry of a bundle that is a DELETE is
+a row of `deleted/TYPE`; the files of a folder `deleted` hold nothing else. Source: HL7 FHIR R4 (hl7.org/fhir/R4), Bulk
+Data Access IG 2.0 for the files of an export.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -14,7 +16,7 @@ from pyspark.sql import functions as F
 
 from medpipe.ingest.manifest import DeliveredFile
 from medpipe.ingest.tabular import name_of, paths_of
-from medpipe.mappings.mapping import Mapping
+from medpipe.mappings.mapping import DELETED, Mapping
 
 RESOURCES, BUNDLES = (".ndjson", ".ndjson.gz"), (".json", ".json.gz")
 ROWS = "source_table string, file string, fields map<string,string>, corrupt string, fault string"
@@ -38,14 +40,15 @@ def is_resources(file: DeliveredFile) -> bool:
     return file.name.lower().endswith(RESOURCES)
 
 
-def is_bundle(file: DeliveredFile) -> bool:
-    return file.name.lower().endswith(BUNDLES)
+def is_bundles(file: DeliveredFile) -> bool:
+    """Whether it is a bundle, or one a line, as an export tells what was deleted."""
+    return file.name.lower().endswith(BUNDLES) or (is_resources(file) and file.is_deletions)
 
 
 def resource_of(file: DeliveredFile, mapping: Mapping) -> str | None:
     """The resource type a bulk file is named after, e.g. Patient.000.ndjson.gz."""
     stem = file.name.lower().rsplit("/", 1)[-1].split(".")[0]
-    return stem if stem in mapping.required else None
+    return stem if stem in mapping.required and not file.is_deletions else None
 
 
 def rows(spark: SparkSession, files: list[DeliveredFile], mapping: Mapping) -> list[DataFrame]:
@@ -54,12 +57,12 @@ def rows(spark: SparkSession, files: list[DeliveredFile], mapping: Mapping) -> l
     A line or document that cannot be read is one row: its table that of the file's name, else `bundle`.
     """
     lines = [file for file in files if is_resources(file)]
-    bundles = [file for file in files if is_bundle(file)]
+    bundles = [file for file in files if is_bundles(file) and not is_resources(file)]
     found = []
     for group, is_whole in ((lines, False), (bundles, True)):
         if group:
             text = spark.read.text(paths_of(group), wholetext=is_whole)
-            tables = {file.name: resource_of(file, mapping) for file in group}
+            tables = {file.name: DELETED if file.is_deletions else resource_of(file, mapping) for file in group}
             named = text.select(F.col("value").cast("binary").alias("value"), name_of(group).alias("file"))
             found.append(named.mapInArrow(partial(_resources, tables), ROWS))
     return found
@@ -78,26 +81,29 @@ def _resources(tables: dict[str, str | None], batches: Iterable[pa.RecordBatch])
 
 
 def resources_of(content: bytes, table: str | None) -> Iterator[dict]:
-    """The rows of a line, or of a bundle (table None): source_table and fields, or corrupt and fault.
+    """The rows of a line, of a bundle (table None), or of a bundle of deletions (DELETED): source_table and fields, or
+    corrupt and fault.
 
-    Faults: ENCODING (not UTF-8), BAD_JSON, DUPLICATE_KEY, NOT_A_RESOURCE.
+    Faults: ENCODING (not UTF-8), BAD_JSON, DUPLICATE_KEY, NOT_A_RESOURCE, NOT_A_DELETION.
     """
     if table is not None and not content.strip():
         return
     try:
         document = _parsed(content)
-        entries = _entries(document) if table is None else [document]
-        for resource in entries:
-            kind = _kind(resource)
-            if table is not None and kind != table:
+        entries = _entries(document) if table in (None, DELETED) else [(_kind(document), document)]
+        for kind, _ in entries:
+            if table == DELETED and not kind.startswith(DELETED):
+                raise _Refused("NOT_A_DELETION")
+            if table not in (None, DELETED, kind):
                 raise _Refused("NOT_A_RESOURCE")
         # Sorted, so that the same resource in another order of keys has the same hash.
-        found = [{"source_table": _kind(resource), "fields": sorted(_flat(resource).items())} for resource in entries]
+        found = [{"source_table": kind, "fields": sorted(_flat(content).items())} for kind, content in entries]
     except (_Refused, RecursionError) as refused:
         # What nests a thousand deep is no FHIR.
         fault = str(refused) if isinstance(refused, _Refused) else "BAD_JSON"
         text = content.decode("utf-8", "replace").replace("\0", "\ufffd")
-        found = [{"source_table": table or "bundle", "fields": [], "corrupt": text, "fault": fault}]
+        named = f"{table or ''}bundle" if table in (None, DELETED) else table
+        found = [{"source_table": named, "fields": [], "corrupt": text, "fault": fault}]
     yield from found
 
 
@@ -129,14 +135,34 @@ def _no_constant(name: str) -> object:
     raise _Refused("BAD_JSON")
 
 
-def _entries(document: object) -> list[dict]:
-    """The resources of a bundle; one without an id is called by its fullUrl."""
+def _entries(document: object) -> list[tuple[str, dict]]:
+    """Table and content of each resource and each deletion in a bundle; a resource without an id has its fullUrl."""
     if not isinstance(document, dict) or document.get("resourceType") != "Bundle":
-        return [document]
+        return [(_kind(document), document)]
     entries = document.get("entry", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise _Refused("NOT_A_RESOURCE")
-    return [{"id": entry.get("fullUrl")} | _resource(entry.get("resource")) for entry in entries]
+    return [_deletion(entry) or _entry(entry) for entry in entries]
+
+
+def _entry(entry: dict) -> tuple[str, dict]:
+    resource = {"id": entry.get("fullUrl")} | _resource(entry.get("resource"))
+    return _kind(resource), resource
+
+
+def _deletion(entry: dict) -> tuple[str, dict] | None:
+    """Of a DELETE of Observation/123 the table and the entry, its url for an id; None of any other entry.
+
+    One by a search (Observation?...) names no record, which is seen when its id is read.
+    """
+    request = entry.get("request")
+    if not isinstance(request, dict) or request.get("method") != "DELETE":
+        return None
+    url = str(request.get("url"))
+    named = re.fullmatch(r"(?:[^?]*/)?([A-Z][A-Za-z]+)(?:/[A-Za-z0-9.\-]{1,64}|\?.*)", url)
+    if named is None:
+        raise _Refused("NOT_A_DELETION")
+    return DELETED + named[1].lower(), entry | {"id": url}
 
 
 def _resource(found: object) -> dict:

@@ -16,7 +16,7 @@ from medpipe.errors import DataError, UsageError
 MANIFEST = "delivery.toml"
 # Sources that are no patients' records, and have jobs of their own.
 IMAGES, MOLECULES = "images", "molecules"
-KEYS = {"source", "cdm_version", "delivered_at", "is_history", "files"}
+KEYS = {"source", "cdm_version", "delivered_at", "is_history", "is_snapshot", "files"}
 FILE_KEYS = {"name", "bytes", "sha256", "rows"}
 
 
@@ -34,6 +34,11 @@ class DeliveredFile:
     sha256: str
     num_rows: int | None = None
 
+    @property
+    def is_deletions(self) -> bool:
+        """Whether its rows are deletions: it lies in a folder `deleted`, as bulk export clients write them."""
+        return "deleted" in self.name.lower().split("/")[:-1]
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -46,6 +51,7 @@ class Delivery:
         known_at: when it was delivered, UTC.
         is_history: an initial load, whose records count as recorded when they happened.
         files: sorted by name; empty for a delivery that is in bronze already.
+        is_snapshot: the tables it holds are complete: what was delivered of them before and is not in it is withdrawn.
     """
 
     source: str
@@ -53,6 +59,7 @@ class Delivery:
     known_at: datetime
     is_history: bool
     files: tuple[DeliveredFile, ...]
+    is_snapshot: bool = False
 
     @property
     def came(self) -> tuple[float, str]:
@@ -85,6 +92,8 @@ def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool, sour
             "OTHER_SOURCE", f"{folder / MANIFEST} says source {told['source']!r}, expected {source!r}; mend one of them"
         )
     source = told.get("source", source or "omop")
+    if told.get("is_snapshot") and source in (IMAGES, MOLECULES):
+        raise UsageError("BAD_MANIFEST", f"{folder / MANIFEST}: is_snapshot is for patients' records, not {source}")
     files = _images(folder) if source == IMAGES else _tables(folder)
     if not files:
         raise DataError("EMPTY_DELIVERY", f"{folder} holds no file; expected the tables of one delivery")
@@ -100,6 +109,7 @@ def read_delivery(folder: Path, end: datetime, zone: str, is_history: bool, sour
         known_at=known_at.astimezone(UTC),
         is_history=told.get("is_history", is_history),
         files=files,
+        is_snapshot=told.get("is_snapshot", False),
     )
 
 
@@ -136,6 +146,9 @@ def _told(path: Path) -> dict:
     unknown = sorted(set(told) - KEYS)
     if unknown:
         raise UsageError("BAD_MANIFEST", f"{path}: unknown {', '.join(unknown)}; expected {', '.join(sorted(KEYS))}")
+    for name in ("is_history", "is_snapshot"):
+        if not isinstance(told.get(name, False), bool):
+            raise UsageError("BAD_MANIFEST", f"{path}: {name} must be true or false")
     for file in told.get("files", []):
         if set(file) - FILE_KEYS or "name" not in file:
             found = f"{path}: a file has {sorted(file)}"

@@ -9,12 +9,12 @@ from pyspark.sql import functions as F
 from medpipe.errors import DataError
 from medpipe.ingest import fhir, tabular
 from medpipe.ingest.manifest import DeliveredFile, Delivery
-from medpipe.mappings.mapping import Mapping
+from medpipe.mappings.mapping import DELETED, Mapping
 
 
 def is_read(file: DeliveredFile, mapping: Mapping) -> bool:
-    """Whether the file is one of the mapping's tables, or of FHIR resources."""
-    return table_of(file, mapping) is not None or (fhir.is_bundle(file) and mapping.ids == "reference")
+    """Whether the file is one of the mapping's tables, or of FHIR resources or deletions."""
+    return table_of(file, mapping) is not None or (fhir.is_bundles(file) and mapping.ids == "reference")
 
 
 def table_of(file: DeliveredFile, mapping: Mapping) -> str | None:
@@ -33,14 +33,15 @@ def records(spark: SparkSession, delivery: Delivery, mapping: Mapping) -> DataFr
     if not files:
         raise DataError(
             "NOTHING_TO_READ",
-            f"no file of {delivery.delivery_id} is named like a table of {mapping.name}: {sorted(mapping.required)}",
+            f"no file of {delivery.delivery_id} is named like a table of {mapping.name}: "
+            f"{sorted(table for table in mapping.required if not table.startswith(DELETED))}",
         )
     rows = reduce(DataFrame.unionByName, tabular.rows(spark, files, mapping) + fhir.rows(spark, files, mapping))
     content = F.concat_ws("\n", F.to_json("fields"), "corrupt")
     hashed = rows.withColumn("record_hash", F.left(F.sha2(content, 256), F.lit(32)))
     copies = Window.partitionBy("source_table", "record_hash").orderBy("file")
     counted = hashed.withColumn("occurrence", F.row_number().over(copies))
-    return counted.withColumns(columns_of(delivery)).drop("is_history")
+    return counted.withColumns(columns_of(delivery)).drop("is_history", "is_snapshot")
 
 
 def listed(spark: SparkSession, delivery: Delivery, table: Callable[[DeliveredFile], str | None]) -> DataFrame:
@@ -51,6 +52,6 @@ def listed(spark: SparkSession, delivery: Delivery, table: Callable[[DeliveredFi
 
 
 def columns_of(delivery: Delivery) -> dict[str, Column]:
-    """source, delivery_id, known_at and is_history, the same for every row of a delivery."""
-    told = {name: getattr(delivery, name) for name in ("source", "delivery_id", "known_at", "is_history")}
-    return {name: F.lit(value) for name, value in told.items()}
+    """source, delivery_id, known_at, is_history and is_snapshot, the same for every row of a delivery."""
+    names = ("source", "delivery_id", "known_at", "is_history", "is_snapshot")
+    return {name: F.lit(getattr(delivery, name)) for name in names}

@@ -14,7 +14,7 @@ from pyspark.sql.types import DecimalType, FractionalType
 
 from medpipe.errors import ContractError, DataError
 from medpipe.ingest.manifest import DeliveredFile
-from medpipe.mappings.mapping import Mapping
+from medpipe.mappings.mapping import DELETED, Mapping
 
 SUFFIXES = (".csv", ".csv.gz", ".txt", ".txt.gz", ".parquet")
 CORRUPT = "_medpipe_corrupt"
@@ -23,11 +23,14 @@ FILE = "_file"
 
 
 def table_of(file: DeliveredFile, mapping: Mapping) -> str | None:
-    """The table a file belongs to: its folder's or its own name, e.g. measurement/part-0.csv, PERSON.csv.gz."""
+    """The table a file belongs to: its folder's or its own name, e.g. measurement/part-0.csv, deleted/PERSON.csv.gz."""
     path = Path(file.name.lower())
     if not path.name.endswith(SUFFIXES):
         return None
-    return next((name for name in (path.parent.name, path.name.split(".")[0]) if name in mapping.required), None)
+    table = next((name for name in (path.parent.name, path.name.split(".")[0]) if name in mapping.required), None)
+    if table and file.is_deletions:
+        return DELETED + table if DELETED + table in mapping.required else None
+    return table
 
 
 def rows(spark: SparkSession, files: list[DeliveredFile], mapping: Mapping) -> list[DataFrame]:

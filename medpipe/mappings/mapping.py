@@ -4,8 +4,9 @@ A mapping says which delivered tables there are and, for each, what rows of silv
 """
 
 import hashlib
+import re
 import tomllib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,10 @@ from medpipe.errors import UsageError
 SILVER = ("silver.patient", "silver.encounter", "silver.observation_period", "silver.event", "silver.concept")
 EVENT_KINDS = ("condition", "drug", "measurement", "procedure", "observation", "death")
 IDS = ("integer", "text", "reference")
+# Before a table's name: the table of its deletions, as in the folder `deleted` of a delivery.
+DELETED = "deleted/"
+# What such a row is for, in the place of a table of silver.
+DELETION = "deletion"
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Meaning:
 
     Attributes:
         table: delivered table, lower case.
-        silver: table of silver the row is for.
+        silver: table of silver the row is for; DELETION: it takes a row back.
         part: where one delivered row gives several rows, what tells the others from the first; else "".
         when: only rows with a value in this column, or where it is the text after `=` or is not that after `!=`; a part
             for which it does not hold was never delivered.
@@ -86,7 +91,8 @@ class Mapping:
 
     Attributes:
         ids: how identifiers are spelt: integer (007 is 7), text, or reference (FHIR: Patient/x, urn:uuid:x).
-        required: delivered table -> columns without which no row of it can be understood; every table that is read.
+        required: delivered table -> columns without which no row of it can be understood; every table that is read, and
+            `deleted/TABLE` beside each but concepts', whose rows name rows of it that are taken back.
         meanings: the first of each table is the row itself, the others its parts.
         none: column -> the text that says there is no value; "*" for every column.
         sexes, kinds, systems, ages: delivered text -> sex, kind of encounter, vocabulary, years of age.
@@ -112,6 +118,26 @@ class Mapping:
     def source_tables(self) -> dict[str, list[str]]:
         """Of each delivered table what its rows and their parts are called."""
         return {table: [m.source_table for m in self.meanings if m.table == table] for table in self.required}
+
+    def columns(self, table: str) -> set[str]:
+        """Every column of a delivered table that is read, those that `beside` gives it left out."""
+        own = [m for m in self.meanings if m.table == table]
+        several = [
+            name for m in own for f in fields(Meaning) if f.type == tuple[str, ...] for name in getattr(m, f.name)
+        ]
+        conditions = [re.split("!?=", told)[0] for m in own for told in (m.when, m.value_when, m.withdrawn_when)]
+        # An offset may be from a moment itself.
+        offsets = [name for m in own for name in (m.offset_from, m.offset_less) if not name[:1].isdigit()]
+        given = self.beside["columns"] if self.beside and self.beside["table"] != table else ()
+        return {*self.required[table], *several, *conditions, *offsets} - {"", *given}
+
+    def withdrawn_by(self, table: str) -> list[Meaning]:
+        """What goes with a deleted row of the table: the row itself, and its parts that have its id.
+
+        A part that several rows tell, a patient's birth in each visit, stays: the others still tell it.
+        """
+        row, *parts = sorted((m for m in self.meanings if m.table == table), key=lambda meaning: meaning.part)
+        return [row, *(m for m in parts if m.id == _deletion(row).id and not m.is_once)]
 
 
 def shipped() -> list[str]:
@@ -171,7 +197,25 @@ def parsed(name: str, text: str) -> Mapping:
         **{table: raw.get(table, {}) for table in tables},
     )
     _require_whole(found)
-    return found
+    # Concepts are nobody's records, and old events still carry them.
+    rows = (meaning for meaning in meanings if not meaning.part and meaning.silver != "silver.concept")
+    deletions = tuple(_deletion(row) for row in rows)
+    needed = {d.table: _needed(d, required[d.table.removeprefix(DELETED)]) for d in deletions}
+    return replace(found, required=required | needed, meanings=meanings + deletions)
+
+
+def _deletion(row: Meaning) -> Meaning:
+    """How a row is told that takes `row` back: by its id, a patient's by the patient."""
+    named_by = row.person if row.silver == "silver.patient" else row.id
+    return Meaning(table=DELETED + row.table, silver=DELETION, person=row.person, id=named_by)
+
+
+def _needed(deletion: Meaning, whole: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns that a deletion cannot do without: its id's; of two none, as either will do.
+
+    A row that has no id is named by its content, so there those of the whole row.
+    """
+    return (deletion.id or whole) if len(deletion.id) < 2 else ()
 
 
 def _filled(value: object, each: str) -> object:
@@ -201,6 +245,8 @@ def _known(name: str, what: str, found: dict, expected: set[str]) -> None:
 def _require_whole(mapping: Mapping) -> None:
     """Each delivered table has one row of its own, and all that is named is there."""
     wrong = [] if mapping.ids in IDS else [f"ids is {mapping.ids!r}, expected one of {', '.join(IDS)}"]
+    if "deleted" in mapping.required:
+        wrong.append("a table is called deleted, as the folder of deletions is")
     for table in sorted({meaning.table for meaning in mapping.meanings} ^ set(mapping.required)):
         wrong.append(f"{table} needs both an entry in required and [[rows]]")
     for table in mapping.required:

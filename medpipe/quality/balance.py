@@ -6,17 +6,20 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from medpipe.errors import DataError
+from medpipe.mappings.mapping import DELETED
 
 FATES = ("accepted", "quarantined", "duplicate")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of a delivery, and of the parts of rows that give several, by fate; and how many were refused for what."""
+    """Rows of a delivery, and of the parts of rows that give several, by fate; how many were refused for what; and how
+    many of the accepted rows are deletions, which themselves stand nowhere in silver."""
 
     rows: dict[str, int]
     parts: dict[str, int]
     reasons: dict[str, int]
+    num_deletions: int = 0
 
     @property
     def of_run(self) -> dict[str, int]:
@@ -35,24 +38,30 @@ def counted(fates: DataFrame, refused: DataFrame) -> Counts:
     Args:
         fates: of phi.fate. refused: of phi.quarantine.
     """
-    kind = F.when(F.col("source_table").contains("."), "part").otherwise("row").alias("of")
+    of = F.when(F.col("source_table").startswith(DELETED), "deletion")
+    kind = of.when(F.col("source_table").contains("."), "part").otherwise("row").alias("of")
     by_fate = fates.groupBy(kind, F.col("fate").alias("code")).count()
     codes = refused.select(F.explode("reasons").alias("code"))
     found = by_fate.unionByName(codes.groupBy(F.lit("reason").alias("of"), "code").count()).collect()
     numbers = {(row.of, row.code): row["count"] for row in found}
-    rows, parts = ({fate: numbers.get((of, fate), 0) for fate in FATES} for of in ("row", "part"))
-    return Counts(rows, parts, {code: number for (of, code), number in numbers.items() if of == "reason"})
+    own, parts, deletions = ({fate: numbers.get((of, fate), 0) for fate in FATES} for of in ("row", "part", "deletion"))
+    rows = {fate: own[fate] + deletions[fate] for fate in FATES}
+    reasons = {code: number for (of, code), number in numbers.items() if of == "reason"}
+    return Counts(rows, parts, reasons, deletions["accepted"])
 
 
-def require(delivered: int, counts: Counts, quarantined: int, published: dict[str, int]) -> None:
+def require(
+    delivered: int, counts: Counts, quarantined: int, published: dict[str, int], num_withdrawn: int = 0
+) -> None:
     """Raises DataError UNBALANCED unless every delivered row is accounted for once.
 
     Args:
         delivered: rows in bronze.
         quarantined: rows in phi.quarantine.
         published: silver table -> rows.
+        num_withdrawn: those of them that take back rows of earlier deliveries.
     """
-    accepted = sum(published.values())
+    accepted = sum(published.values()) - num_withdrawn + counts.num_deletions
     both = {fate: counts.rows[fate] + counts.parts[fate] for fate in FATES}
     if delivered != sum(counts.rows.values()) or (both["accepted"], both["quarantined"]) != (accepted, quarantined):
         told = f"{counts.rows} and for parts {counts.parts}" if any(counts.parts.values()) else counts.rows

@@ -3,6 +3,8 @@
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from medpipe.mappings.mapping import DELETION
+
 NAME = ("source_table", "record_hash", "occurrence")
 
 
@@ -32,7 +34,8 @@ def judged(rows: DataFrame, persons: DataFrame, num_partitions: int) -> DataFram
     accepted_patient = is_patient & (F.size("faults") == 0) & F.col("conflict").isNull()
     own_birth_date = F.max(F.when(accepted_patient, F.col("birth_date"))).over(Window.partitionBy("home"))
     placed = alone.withColumn("born", F.coalesce(own_birth_date, "delivered_birth_date"))
-    is_about_patient = F.col("person_id").isNotNull() & ~is_patient
+    # A deletion needs no patient: its record may have gone with the patient, or never have come.
+    is_about_patient = F.col("person_id").isNotNull() & ~F.col("silver").isin("silver.patient", DELETION)
     reasons = _reasons(
         F.col("conflict"),
         F.when(is_about_patient & F.col("born").isNull(), "UNKNOWN_PATIENT"),

@@ -1,5 +1,6 @@
 """How much of a delivery may be bad before nothing of it is published."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from medpipe.errors import DataError
@@ -13,10 +14,14 @@ class Threshold:
     Attributes:
         max_bad_ratio: quarantined rows / (delivered rows - exact duplicates).
         max_bad_rows: quarantined rows; None: no limit.
+        max_unknown_columns: columns that the mapping does not name; None: no limit.
+        max_withdrawn_ratio: of any table, known records that a snapshot no longer holds / known records.
     """
 
     max_bad_ratio: float = 0.05
     max_bad_rows: int | None = None
+    max_unknown_columns: int | None = None
+    max_withdrawn_ratio: float = 0.2
 
 
 def require(thresholds: dict[str, Threshold], source: str, counts: Counts) -> None:
@@ -33,5 +38,40 @@ def require(thresholds: dict[str, Threshold], source: str, counts: Counts) -> No
         raise DataError(
             "TOO_MANY_BAD_ROWS",
             f"{source}: {num_bad} of {num_judged} rows quarantined ({told}); thresholds.{source} allows {allowed}; "
-            "nothing was published. See phi.quarantine; ask for a new delivery or raise the threshold",
+            "nothing was published. See phi.quarantine, and phi.schema_drift for columns that are new or missing; "
+            "ask for a new delivery or raise the threshold",
+        )
+
+
+def require_columns(thresholds: dict[str, Threshold], source: str, count: Callable[[], int]) -> None:
+    """Raises DataError SCHEMA_DRIFT where a delivery has more columns unknown to the mapping than the source may.
+
+    Args:
+        count: counts the unknown columns; not asked where the source has no limit.
+    """
+    limit = thresholds.get(source, Threshold()).max_unknown_columns
+    if limit is not None and (num_unknown := count()) > limit:
+        raise DataError(
+            "SCHEMA_DRIFT",
+            f"{source}: {num_unknown} columns are not named by the mapping; thresholds.{source} allows "
+            f"max_unknown_columns {limit}; nothing was published. phi.schema_drift lists them: name them in the "
+            "mapping, or raise the threshold",
+        )
+
+
+def require_snapshot(thresholds: dict[str, Threshold], source: str, counts: dict[str, tuple[int, int]]) -> None:
+    """Raises DataError TOO_MANY_WITHDRAWN where a snapshot lacks more of a table's records than the source may lose.
+
+    Args:
+        counts: delivered table -> records known before, and those of them that it does not hold.
+    """
+    limit = thresholds.get(source, Threshold()).max_withdrawn_ratio
+    over = {table: numbers for table, numbers in counts.items() if numbers[1] > limit * numbers[0]}
+    if over:
+        told = ", ".join(f"{table} {absent} of {known}" for table, (known, absent) in sorted(over.items()))
+        raise DataError(
+            "TOO_MANY_WITHDRAWN",
+            f"{source}: the snapshot lacks known records of {told}; thresholds.{source} allows "
+            f"max_withdrawn_ratio {limit:.1%}; nothing was published. Ask for a whole snapshot; raise the threshold if "
+            "the hospital did withdraw them, or deliver without is_snapshot",
         )

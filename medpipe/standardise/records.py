@@ -11,7 +11,7 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from medpipe.mappings.mapping import Mapping, Meaning
+from medpipe.mappings.mapping import DELETION, Mapping, Meaning
 from medpipe.standardise import units, values
 
 NAME = ("source_table", "record_hash", "occurrence")
@@ -23,7 +23,8 @@ def silver_rows(records: DataFrame, mapping: Mapping, zone: str, table: units.Me
     """Every record as the rows of silver it gives.
 
     Returns:
-        NAME, the source_table that of the meaning; delivered_table, that of the record; silver, the table it is for;
+        NAME, the source_table that of the meaning; delivered_table, that of the record; silver, the table it is for, or
+        DELETION: event_id is then what the row names;
         person_id: the patient's canonical id as delivered; null where it is none.
         record_id: what names the record among its person's of that table; null where nothing does.
         happened_at: the moment that recorded_at and the patient's birth are held against.
@@ -35,7 +36,8 @@ def silver_rows(records: DataFrame, mapping: Mapping, zone: str, table: units.Me
     happened_at = _case(
         {"silver.patient": F.to_timestamp("birth_date"), "silver.observation_period": F.to_timestamp("start_date")}
     ).when(is_about_patient, F.col("started_at"))
-    record_id = F.when(~is_about_patient, F.col("concept")).when(F.col("person_id").isNotNull(), F.col("id"))
+    is_of_patient = F.col("person_id").isNotNull() & (F.col("silver") != DELETION)
+    record_id = F.when(~is_about_patient, F.col("concept")).when(is_of_patient, F.col("id"))
     # What has no name of its own is named by its content.
     own = F.when(F.col("is_named"), F.col("id")).otherwise(F.col("record_hash"))
     ids = {"encounter_id": _case({"silver.event": F.col("visit")}).otherwise(own), "period_id": own, "event_id": own}
@@ -181,6 +183,7 @@ def _measured(rows: DataFrame, table: units.MeasurementTable) -> DataFrame:
     is_event, has_moments = F.col("silver") == "silver.event", F.col("silver").isin("silver.event", "silver.encounter")
     faults = _faults(
         F.when(has_moments & F.col("end_is_bad"), "BAD_DATE"),
+        F.when((F.col("silver") == DELETION) & F.col("is_named") & F.col("id").isNull(), "BAD_ID"),
         F.when(is_event & F.col("given_text").isNotNull() & F.col("given").isNull(), "BAD_NUMBER"),
         F.when(is_event, F.when(not_finite, "NOT_FINITE").when(is_foreign, "UNKNOWN_UNIT").otherwise(fault)),
     )

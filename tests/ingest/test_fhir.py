@@ -79,6 +79,40 @@ def test_a_bundle_is_its_resources_and_one_without_an_id_has_that_of_its_full_ur
     assert (whole["source_table"], whole["fault"]) == ("bundle", "NOT_A_RESOURCE")
 
 
+def deletion(url):
+    return {"request": {"method": "DELETE", "url": url}}
+
+
+@pytest.mark.parametrize("table", [None, "deleted/"])
+def test_a_delete_of_a_bundle_is_a_row_of_the_deletions_of_its_type_named_by_its_url(table):
+    urls = ["Observation/o1", "https://a.b/fhir/Patient/abc", "Observation?code=x"]
+    found = read(json.dumps({"resourceType": "Bundle", "entry": [deletion(url) for url in urls]}), table)
+    assert [(row["source_table"], dict(row["fields"])["id"]) for row in found] == [
+        ("deleted/observation", urls[0]),
+        ("deleted/patient", urls[1]),
+        ("deleted/observation", urls[2]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        (ANN, "NOT_A_DELETION"),
+        ({"resourceType": "Bundle", "entry": [deletion("Patient/p1"), {"resource": ANN}]}, "NOT_A_DELETION"),
+        ({"resourceType": "Bundle", "entry": [deletion("Patient/p1/_history/2")]}, "NOT_A_DELETION"),
+        ({"resourceType": "Bundle", "entry": [deletion("Patient")]}, "NOT_A_DELETION"),
+        ({"resourceType": "Bundle", "entry": [{"request": {"method": "PUT"}}]}, "NOT_A_RESOURCE"),
+    ],
+)
+def test_what_stands_among_the_deletions_and_is_none_is_kept_whole_with_its_reason(document, fault):
+    (row,) = read(json.dumps(document), "deleted/")
+    assert (row["source_table"], row["fault"], row["fields"]) == ("deleted/bundle", fault, [])
+
+
+def test_a_number_that_is_sent_as_text_is_the_same_number():
+    assert read('{"resourceType": "Patient", "n": 7.20}') == read('{"resourceType": "Patient", "n": "7.20"}')
+
+
 def test_lines_gzip_and_bundles_of_one_delivery_stand_in_bronze(spark, tmp_path):
     folder = tmp_path / "d"
     folder.mkdir()
@@ -88,12 +122,17 @@ def test_lines_gzip_and_bundles_of_one_delivery_stand_in_bronze(spark, tmp_path)
     )
     (folder / "one.json").write_text(json.dumps({"resourceType": "Bundle", "entry": [{"resource": other}]}))
     (folder / "log.ndjson").write_text("{}\n")
+    (folder / "deleted").mkdir()
+    lines = [json.dumps({"resourceType": "Bundle", "entry": [deletion(url)]}) for url in ("Patient/p3", "Patient/p4")]
+    (folder / "deleted" / "Patient.ndjson").write_text("\n".join(lines) + "\n")
     delivery = read_delivery(folder, datetime(2026, 1, 31, tzinfo=UTC), "UTC", False, "fhir")
     found = records.records(spark, delivery, FHIR).collect()
     assert sorted((r.file, r.fields.get("id"), r.occurrence, r.corrupt, r.fault) for r in found if r.fields) == [
         ("Patient.000.ndjson.gz", "p1", 1, None, None),
         ("Patient.000.ndjson.gz", "p1", 2, None, None),
+        ("deleted/Patient.ndjson", "Patient/p3", 1, None, None),
+        ("deleted/Patient.ndjson", "Patient/p4", 1, None, None),
         ("one.json", "p2", 1, None, None),
     ]
     assert [(r.source_table, r.corrupt, r.fault) for r in found if not r.fields] == [("patient", "{", "BAD_JSON")]
-    assert [records.is_read(file, FHIR) for file in delivery.files] == [True, False, True]
+    assert [records.is_read(file, FHIR) for file in delivery.files] == [True, True, False, True]

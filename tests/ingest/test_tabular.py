@@ -67,6 +67,16 @@ def test_parts_of_a_table_may_lie_in_its_folder_with_different_columns(spark, tm
     assert sorted(found) == [("person/part-0.csv", "1"), ("person/part-1.csv", "2")]
 
 
+def test_a_folder_of_deletions_holds_the_ids_of_its_tables_and_none_of_concepts(spark, tmp_path):
+    folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=ROWS)
+    (folder / "Deleted" / "person").mkdir(parents=True)
+    (folder / "Deleted" / "person" / "part-0.csv").write_text("PERSON_ID\n1\n")
+    (folder / "Deleted" / "concept.csv").write_text("concept_id\n1\n")
+    found = [(r[0], dict(r[3])) for r in received(spark, folder) if r[0] != "person"]
+    assert found == [("deleted/person", {"person_id": "1"})]
+    assert [records.is_read(file, OMOP) for file in delivered(folder).files] == [False, True, True]
+
+
 def test_a_row_that_does_not_fit_the_header_is_kept_whole(spark, tmp_path):
     folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=[ROWS[0], "2,8507,1960", "3,8507,1960,1,1,M,x"])
     found = received(spark, folder)
@@ -164,6 +174,23 @@ def test_a_manifest_with_an_unknown_key_is_refused(tmp_path):
     folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=ROWS)
     (folder / "delivery.toml").write_text("deliverd_at = 2026-01-30T22:00:00\n")
     with pytest.raises(UsageError, match="BAD_MANIFEST: .*unknown deliverd_at"):
+        delivered(folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('is_snapshot = "yes"', "is_snapshot must be true or false"),
+        ('source = "images"\nis_snapshot = true', "is_snapshot is for patients' records, not images"),
+    ],
+)
+def test_a_snapshot_is_told_by_true_and_is_of_records(tmp_path, line, message):
+    folder = deliver(tmp_path / "d", "2026-01-30T22:00:00", person=ROWS)
+    assert not delivered(folder).is_snapshot
+    (folder / "delivery.toml").write_text("is_snapshot = true\n")
+    assert delivered(folder).is_snapshot
+    (folder / "delivery.toml").write_text(f"{line}\n")
+    with pytest.raises(UsageError, match=f"BAD_MANIFEST: .*{message}"):
         delivered(folder)
 
 

@@ -25,11 +25,25 @@ def test_every_shipped_mapping_is_whole():
 def test_what_is_written_once_for_several_columns_stands_for_each():
     text = PLAIN + '[[rows]]\neach = ["a", "b"]\ntable = "visits"\npart = "{each}"\nsilver = "event"\nkind = "drug"\n'
     found = mapping.parsed("mine", text + 'when = "{each}"\nconcept = "X:{each}"\ncode = ["{each}", "c"]\n')
-    assert [(m.source_table, m.when, m.concept, m.code) for m in found.meanings[1:]] == [
+    assert [(m.source_table, m.when, m.concept, m.code) for m in found.meanings[1:3]] == [
         ("visits.a", "a", "X:a", ("a", "c")),
         ("visits.b", "b", "X:b", ("b", "c")),
     ]
-    assert found.source_tables() == {"visits": ["visits", "visits.a", "visits.b"]}
+    assert found.source_tables()["visits"] == ["visits", "visits.a", "visits.b"]
+
+
+def test_deletions_name_a_row_by_its_id_a_patient_by_itself_and_a_row_without_an_id_by_all_of_it():
+    needed = mapping.load("omop").required
+    assert (needed["deleted/measurement"], needed["deleted/person"]) == (("measurement_id",), ("person_id",))
+    assert "deleted/concept" not in needed
+    synthea = mapping.load("synthea").required
+    assert synthea["deleted/conditions"] == synthea["conditions"]
+
+
+def test_with_a_deleted_row_go_its_parts_but_not_what_other_rows_tell_too():
+    gone = [m.source_table for m in mapping.load("fhir").withdrawn_by("observation")]
+    assert len(gone) == 31 and gone[0] == "observation" and "observation.component29" in gone
+    assert [m.source_table for m in mapping.load("eicu").withdrawn_by("patient")] == ["patient"]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +51,7 @@ def test_what_is_written_once_for_several_columns_stands_for_each():
     [
         ("a = ", "mine.toml is not TOML"),
         (PLAIN + "[extra]\n", "unknown key extra"),
+        (PLAIN.replace("visits", "deleted"), "a table is called deleted"),
         (PLAIN.replace('person = "patient"', 'persn = "patient"'), "unknown key of a row persn"),
         (PLAIN.replace('silver = "encounter"', ""), "a row of visits lacks silver"),
         (PLAIN.replace('silver = "encounter"', 'silver = "visit"'), "visits is for silver.visit, expected one of"),
@@ -64,7 +79,7 @@ def test_a_hospitals_own_mapping_is_found_in_its_folder_and_changes_the_digest(t
         mapping.load("mine")
     assert mapping.digest(None) == mapping.digest(str(tmp_path)) == ""
     (tmp_path / "mine.toml").write_text(PLAIN)
-    assert mapping.load("mine", str(tmp_path)).required == {"visits": ("id",)}
+    assert mapping.load("mine", str(tmp_path)).required["visits"] == ("id",)
     first = mapping.digest(str(tmp_path))
     (tmp_path / "mine.toml").write_text(PLAIN + "\n")
     assert first and mapping.digest(str(tmp_path)) != first

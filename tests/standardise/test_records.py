@@ -91,6 +91,20 @@ def test_references_lead_to_ids_and_a_search_leads_to_nobody(spark):
     assert [found["condition", f"h{n}"].person_id for n in range(7)] == ["p1"] * 4 + [None] * 3
 
 
+def test_a_deletion_names_a_record_by_its_reference_and_one_by_a_search_names_none(spark):
+    texts = ["Observation/o1", "https://a.b/Observation/o1", "Observation?code=x"]
+    found = silver(spark, "fhir", "deleted/observation", *[{"id": text} for text in texts], "broken")
+    rows = [found["deleted/observation", f"h{n}"] for n in range(4)]
+    assert [row.event_id for row in rows[:3]] == ["o1", "o1", None]
+    assert [(row.silver, list(row.faults)) for row in rows[:3]] == [("deletion", [])] * 2 + [("deletion", ["BAD_ID"])]
+    assert rows[3].fault == "FIELD_COUNT"
+
+
+def test_a_key_in_another_case_leaves_a_record_without_its_name(spark):
+    row = {"Id": "c1", "subject.reference": "Patient/p1", "onsetDateTime": "2020-01-01"}
+    assert silver(spark, "fhir", "condition", row)["condition", "h0"].event_id is None
+
+
 def test_a_code_with_a_slash_is_no_reference(spark):
     code = {"code.coding.0.system": "http://loinc.org", "code.coding.0.code": "C34/1"}
     assert silver(spark, "fhir", "condition", {"id": "1"} | code)["condition", "h0"].concept == "LOINC:C34/1"
