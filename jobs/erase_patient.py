@@ -14,9 +14,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from medpipe import command, contracts, job, ledger
-from medpipe.ingest.manifest import MOLECULES
+from medpipe.ingest.manifest import IMAGES, MOLECULES
 from medpipe.mappings import mapping
-from medpipe.privacy.pseudonyms import pseudonym, pseudonymiser
+from medpipe.privacy.disclosure import MODES, NAMESPACE, purpose
+from medpipe.privacy.pseudonyms import DICOM_PATIENT, pseudonym, pseudonymiser
 from medpipe.standardise import values
 from medpipe.standardise.image_rows import canonical_id
 from medpipe.standardise.records import persons_of
@@ -52,10 +53,14 @@ def started(work: job.Workplace, args: argparse.Namespace) -> None:
 
 
 def pseudonyms_of(work: job.Workplace, person_id: str) -> list[str]:
-    """Of the hospital's own id, as formats with whole numbers spell it (007 is 7) and as those with texts do."""
+    """Of the hospital's own id, as formats with whole numbers spell it (007 is 7) and as those with texts do.
+
+    It counts as the PatientID of DICOM objects too: rather an image too many goes than too few.
+    """
     secret, text = work.key(None).subkey("pseudonym"), person_id.strip()
     spellings = sorted({text, canonical_id(text) or text})
-    return [pseudonym(secret, work.settings.privacy.patient_namespace, spelling) for spelling in spellings]
+    spaces = (work.settings.privacy.patient_namespace, DICOM_PATIENT)
+    return [pseudonym(secret, space, spelling) for space in spaces for spelling in spellings]
 
 
 def erase(work: job.Workplace, patient_ids: list[str], purpose: str, is_vacuumed: bool = False) -> None:
@@ -73,8 +78,9 @@ def erase(work: job.Workplace, patient_ids: list[str], purpose: str, is_vacuumed
     rows = [(patient_id, at, job.actor(), purpose) for patient_id in patient_ids]
     lake.append(lake.spark.createDataFrame(rows, columns), "phi.suppression")
     patient = lake.spark.createDataFrame([(patient_id,) for patient_id in patient_ids], "patient_id string")
-    records = delivered(work, lake, patient).unionByName(pictured(work, lake, patient)).persist()
     images = lake.read("silver.image").join(patient, on="patient_id", how="left_semi").select("image_id").persist()
+    records = delivered(work, lake, patient).unionByName(pictured(work, lake, patient, images)).persist()
+    whose = published(work, lake, patient_ids)
     done = [lake.erase(name, records) for name in OF_RECORDS if lake.exists(name)]
     if lake.exists("bronze.image"):
         done.append(lake.erase("bronze.image", records.drop("source_table")))
@@ -82,8 +88,9 @@ def erase(work: job.Workplace, patient_ids: list[str], purpose: str, is_vacuumed
         contract = contracts.load(name)
         if name in KEPT or contract.view is not None or not lake.exists(name):
             continue
+        ids = whose.get(name.split(".")[0], patient)
         for column in sorted(set(PATIENT_COLUMNS) & set(contract.struct.names)):
-            done.append(lake.erase(name, patient.withColumnsRenamed({"patient_id": column})))
+            done.append(lake.erase(name, ids.withColumnsRenamed({"patient_id": column})))
         for column in sorted(set(IMAGE_COLUMNS) & set(contract.struct.names)):
             done.append(lake.erase(name, images.withColumnsRenamed({"image_id": column})))
     lake.remove_copies()
@@ -109,12 +116,37 @@ def delivered(work: job.Workplace, lake: Lake, patient: DataFrame) -> DataFrame:
     return reduce(DataFrame.unionByName, found).distinct()
 
 
-def pictured(work: job.Workplace, lake: Lake, patient: DataFrame) -> DataFrame:
-    """RECORD of every row of bronze.image that its manifest gives to the patient."""
-    hide = pseudonymiser(work.key(None).subkey("pseudonym"), work.settings.privacy.patient_namespace)
+def pictured(work: job.Workplace, lake: Lake, patient: DataFrame, images: DataFrame) -> DataFrame:
+    """RECORD of every row of bronze.image that its manifest gives to the patient, or whose image is one of `images`.
+
+    A PatientID in an object stands in silver.image alone, so by it an object is found that was accepted.
+    """
+    secret = work.key(None).subkey("pseudonym")
+    hide, hide_image = (
+        pseudonymiser(secret, space) for space in (work.settings.privacy.patient_namespace, f"{IMAGES}/record")
+    )
     rows = lake.read("bronze.image").withColumn("source_table", F.lit("image"))
-    named = rows.withColumn("patient_id", hide(values.any_id(F.col("fields")["patient_id"])))
-    return named.join(patient, on="patient_id", how="left_semi").select(*RECORD)
+    named = rows.withColumns(
+        {
+            "patient_id": hide(values.any_id(F.col("fields")["patient_id"])),
+            # As image_rows.told names an image that has its file for itself.
+            "image_id": hide_image(F.concat_ws("\0", "file", F.lit("0"), "sha256")),
+        }
+    )
+    told = named.join(patient, on="patient_id", how="left_semi").select(*RECORD)
+    return told.unionByName(named.join(images, on="image_id", how="left_semi").select(*RECORD)).distinct()
+
+
+def published(work: job.Workplace, lake: Lake, patient_ids: list[str]) -> dict[str, DataFrame]:
+    """Mode -> patient_id, under which the patient stands in its tables."""
+    key = work.key(None)
+    return {
+        mode: lake.spark.createDataFrame(
+            [(pseudonym(key.subkey(purpose(mode)), NAMESPACE, patient_id),) for patient_id in patient_ids],
+            "patient_id string",
+        )
+        for mode in MODES
+    }
 
 
 def prove(lake: Lake, at: datetime, done: list[Written], is_vacuumed: bool) -> None:

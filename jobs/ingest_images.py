@@ -16,7 +16,7 @@ from medpipe.errors import DataError
 from medpipe.imaging.formats import Limits
 from medpipe.ingest.images import folder_of, received
 from medpipe.ingest.manifest import IMAGES
-from medpipe.privacy.pseudonyms import pseudonymiser
+from medpipe.privacy.pseudonyms import DICOM_PATIENT, pseudonymiser
 from medpipe.privacy.sealing import NUM_KEY_BYTES, sealer
 from medpipe.quality import balance, thresholds
 from medpipe.standardise import values
@@ -36,7 +36,9 @@ def ingest(run: job.Run) -> None:
     rows = lake.read("bronze.image", where=own)
     num_delivered = rows.agg(F.sum("num_images")).first()[0] or 0
     # Computed once, on the executors' disks: every table is written from it.
-    found = named(decoded(rows, folder_of(run.delivery), limits), run).persist(StorageLevel.DISK_ONLY)
+    every = named(decoded(rows, folder_of(run.delivery), limits), run).persist(StorageLevel.DISK_ONLY)
+    found, num_forgotten = remembered(every, run)
+    num_delivered -= num_forgotten
 
     # The PHI zone first: nothing is published of a delivery that is too bad.
     of_images = found.where("block = 0")
@@ -82,13 +84,27 @@ def unforgotten(run: job.Run, rows: DataFrame) -> DataFrame:
     return rows.join(theirs, on="record_hash", how="left_anti")
 
 
+def remembered(found: DataFrame, run: job.Run) -> tuple[DataFrame, int]:
+    """The images but those whose own PatientID is an erased patient's, and the number of these; bronze loses them too.
+
+    What the manifest does not tell is known once they are decoded.
+    """
+    if not run.lake.exists("phi.suppression"):
+        return found, 0
+    theirs = found.join(run.lake.read("phi.suppression"), on="patient_id", how="left_semi")
+    theirs = theirs.select("source", "delivery_id", "record_hash").distinct().persist()
+    run.lake.erase("bronze.image", theirs)
+    num_theirs = found.where("block = 0").join(theirs, on="record_hash", how="left_semi").count()
+    return found.join(theirs, on="record_hash", how="left_anti"), num_theirs
+
+
 def named(found: DataFrame, run: job.Run) -> DataFrame:
     """Decoded images with pseudonyms in the place of the hospital's names, and with where they come from."""
     subkey, d = run.key.subkey("pseudonym"), run.delivery
-    hide = {space: pseudonymiser(subkey, space) for space in (f"{IMAGES}/record", "dicom/patient", "dicom/uid")}
+    hide = {space: pseudonymiser(subkey, space) for space in (f"{IMAGES}/record", DICOM_PATIENT, "dicom/uid")}
     # A PatientID in the object need not be the patient_id of the hospital's tables: it never joins by chance.
     own = pseudonymiser(subkey, run.settings.privacy.patient_namespace)(F.col("patient_key"))
-    foreign = hide["dicom/patient"](F.col("patient_key"))
+    foreign = hide[DICOM_PATIENT](F.col("patient_key"))
     return found.withColumns(
         {
             "image_id": hide[f"{IMAGES}/record"](F.col("image_key")),

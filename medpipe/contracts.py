@@ -23,17 +23,30 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Disclosed:
+    """A column of a published table: `rule` (see privacy/disclosure.py) makes it of the column `source`."""
+
+    name: str
+    rule: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Contract:
     """One table.
 
     Attributes:
-        name: zone and table, e.g. gold.score; zones phi and bronze live under the PHI root.
+        name: zone and table, e.g. gold.score; zones phi and bronze live under the PHI root,
+            safe_harbor and limited under the published one.
         key: columns that name a row.
         partition_by: columns a write replaces by.
         is_bitemporal: append-only versions of records; a read keeps the last known of each key.
         struct: the columns with types, nullability and `comment` metadata; ends with run_id but in the ledger.
         checks: NOT NULL and value rules, in the order of the TOML.
         view: SQL of a view; such a contract has no columns of its own.
+        of: of a published table, the table of the lake whose rows it has.
+        label: of a published table, how far it is without identity, and what its use asks for.
+        disclosed: of a published table, every column but run_id; of others none.
     """
 
     name: str
@@ -44,6 +57,9 @@ class Contract:
     struct: StructType
     checks: tuple[Check, ...]
     view: str | None
+    of: str | None
+    label: str | None
+    disclosed: tuple[Disclosed, ...]
 
 
 def names() -> list[str]:
@@ -80,6 +96,9 @@ def load(name: str) -> Contract:
         struct=StructType([_field(column) for column in columns]),
         checks=tuple(_checks(columns, raw.get("checks", []))),
         view=raw.get("view"),
+        of=raw.get("of"),
+        label=raw.get("label"),
+        disclosed=tuple(_disclosed(column) for column in raw["columns"] if "of" in raw),
     )
 
 
@@ -92,6 +111,11 @@ def _field(column: dict) -> StructField:
             "metadata": {"comment": column["doc"]},
         }
     )
+
+
+def _disclosed(column: dict) -> Disclosed:
+    """No default for the rule: a column whose way out nobody has thought about stops every publication."""
+    return Disclosed(column["name"], column["rule"], column.get("from", column["name"]))
 
 
 def _checks(columns: list[dict], table_checks: list[dict]) -> list[Check]:

@@ -296,11 +296,10 @@ def main(name: str, parser: argparse.ArgumentParser, argv: list[str] | None, bod
 
 def open_workplace(name: str, configured: settings.Settings, as_of: date | None) -> Workplace:
     """Session, lake and ledger for one set of settings."""
-    root = configured.lake.rstrip("/")
-    root = root if "://" in root else str(Path(root).resolve())
-    phi_root = configured.phi_root if "://" in configured.phi_root else str(Path(configured.phi_root).resolve())
+    told = (configured.lake.rstrip("/"), configured.phi_root, configured.published_root)
+    root, phi_root, published_root = (place if "://" in place else str(Path(place).resolve()) for place in told)
     spark = open_session(f"medpipe {name}", {"spark.checkpoint.dir": f"{root}/ops/checkpoint"} | configured.spark)
-    lake = Lake(spark, root, phi_root, configured.hospital.timezone)
+    lake = Lake(spark, root, phi_root, configured.hospital.timezone, published_root=published_root)
     return Workplace(lake, configured, as_of, ledger.Ledger.open(lake))
 
 

@@ -2,9 +2,10 @@
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, PositiveInt, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
@@ -38,15 +39,21 @@ class Hospital:
 
 @dataclass(frozen=True, config=STRICT)
 class Privacy:
-    """Pseudonyms.
+    """Pseudonyms, and what leaves the hospital.
 
     Attributes:
         key: where the key is, never the key itself: `file:PATH` (mode 0600) or `env:NAME`.
         patient_namespace: sources that share it give one patient one pseudonym.
+        mode: safe_harbor publishes years; limited publishes dates moved by up to max_shift_days for each patient, which
+            an expert must have found fit (45 CFR 164.514(b)(1)).
+        min_group_size: patients whom fewer share sex, birth year, age, state and ZIP3 with are published without these.
     """
 
     key: str = "env:MEDPIPE_PSEUDONYM_KEY"
     patient_namespace: str = "patient"
+    mode: Literal["safe_harbor", "limited"] = "safe_harbor"
+    max_shift_days: PositiveInt = 50
+    min_group_size: PositiveInt = 1
 
 
 def _strict(part: type) -> type:
@@ -64,6 +71,7 @@ class Settings(BaseSettings):
 
     lake: str | None = None
     phi: str | None = None
+    published: str | None = None
     mappings: str | None = None
     hospital: Hospital = Hospital()
     privacy: Privacy = Privacy()
@@ -99,6 +107,11 @@ class Settings(BaseSettings):
     def phi_root(self) -> str:
         """Root of what identifies patients; beside the lake unless it is given."""
         return self.phi or f"{self.lake.rstrip('/')}-phi"
+
+    @property
+    def published_root(self) -> str:
+        """Root of what people outside may read; beside the lake unless it is given."""
+        return self.published or f"{self.lake.rstrip('/')}-published"
 
 
 def load(config: Path | None, flags: dict) -> Settings:

@@ -22,6 +22,7 @@ from medpipe.errors import ConflictError, ContractError, DataError, UsageError
 from medpipe.snapshots import Snapshot
 
 PHI_ZONES = ("phi", "bronze")
+PUBLISHED_ZONES = ("safe_harbor", "limited")
 RETENTION = "delta.deletedFileRetentionDuration"
 # Importing `captured` is what makes PySpark raise them; they have no base of their own.
 CONFLICTS = tuple(getattr(captured, name) for name in delta.exceptions.__all__)
@@ -38,9 +39,10 @@ class Written:
 
 @dataclass(frozen=True)
 class Lake:
-    """Two roots of Delta tables: `phi_root` holds what identifies patients, `root` what does not.
+    """Roots of Delta tables: `phi_root` holds what identifies patients, `root` what does not.
 
     Attributes:
+        published_root: what people outside may read; "" for one beside the lake, LAKE-published.
         timezone: the hospital's; as_of is midnight there.
         run_id: stamped on every row written; None for a lake that is only read.
         pinned: version and rows of the tables read so far: a run sees one version of each, or its own newest commit.
@@ -58,14 +60,17 @@ class Lake:
     inputs: dict[str, int] = field(default_factory=dict)
     written: list[Written] = field(default_factory=list)
     staged: list[str] = field(default_factory=list)
+    published_root: str = ""
 
     def for_run(self, run_id: str) -> "Lake":
         """The same lake with nothing pinned and nothing written, whose rows carry `run_id`."""
-        return Lake(self.spark, self.root, self.phi_root, self.timezone, run_id)
+        return Lake(self.spark, self.root, self.phi_root, self.timezone, run_id, published_root=self.published_root)
 
     def path(self, name: str) -> str:
         """Folder of a table."""
         zone, table = name.split(".")
+        if zone in PUBLISHED_ZONES:
+            return f"{self.published_root or f'{self.root}-published'}/{zone}/{table}"
         return f"{self.phi_root if zone in PHI_ZONES else self.root}/{zone}/{table}"
 
     def exists(self, name: str) -> bool:
@@ -225,6 +230,8 @@ class Lake:
             if not check.sql.endswith(" is not null"):
                 # Delta takes null for a violation, SQL and our contracts do not.
                 builder = builder.property(f"delta.constraints.{_constraint(check)}", f"coalesce({check.sql}, true)")
+        if contract.label is not None:
+            builder = builder.property("medpipe.disclosure", contract.label)
         # Column statistics keep real values, birth dates for one, in the log; a choice by partition needs none.
         builder = builder.property("delta.dataSkippingNumIndexedCols", "0")
         builder = builder.property("delta.enableDeletionVectors", "false")

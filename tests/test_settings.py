@@ -35,3 +35,11 @@ def test_a_config_file_that_cannot_be_read_is_named(tmp_path, text, code):
 def test_the_phi_root_stands_beside_the_lake_unless_it_is_given():
     assert settings.load(None, {"lake": "/a/lake/"}).phi_root == "/a/lake-phi"
     assert settings.load(None, {"lake": "/a/lake", "phi": "/b"}).phi_root == "/b"
+
+
+def test_what_is_published_stands_beside_the_lake_unless_its_root_is_given_and_is_safe_harbor_unless_asked():
+    assert settings.load(None, {"lake": "/a/lake/"}).published_root == "/a/lake-published"
+    assert settings.load(None, {"lake": "/a/lake", "published": "/b"}).published_root == "/b"
+    assert settings.load(None, {}).privacy.mode == "safe_harbor"
+    with pytest.raises(UsageError, match="BAD_SETTING: privacy.max_shift_days: .*; privacy.mode: "):
+        settings.load(None, {"privacy": {"mode": "none", "max_shift_days": 0}})

@@ -44,7 +44,8 @@ class Meaning:
         value, unit, unit_id: a number, the unit's text, and the OMOP concept of the unit.
         value_when: as `when`, for the value alone.
         withdrawn_when: as `when`: the hospital takes the record back.
-        sex: of a patient. name, domain, concept_vocabulary, concept_code: of a concept.
+        sex, state, postcode: of a patient; the last two of the United States alone.
+        name, domain, concept_vocabulary, concept_code: of a concept.
     """
 
     table: str
@@ -69,6 +70,8 @@ class Meaning:
     birth_parts: tuple[str, ...] = ()
     age: tuple[str, ...] = ()
     sex: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()
+    postcode: tuple[str, ...] = ()
     withdrawn_when: str = ""
     value: tuple[str, ...] = ()
     value_when: str = ""

@@ -8,6 +8,8 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 NUM_BYTES = 16
+# Namespace of the PatientID in a DICOM object, which need not be the patient_id of the hospital's tables.
+DICOM_PATIENT = "dicom/patient"
 
 
 def pseudonym(subkey: bytes, namespace: str, identifier: str) -> str:

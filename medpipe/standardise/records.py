@@ -12,10 +12,13 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from medpipe.mappings.mapping import DELETION, Mapping, Meaning
-from medpipe.standardise import units, values
+from medpipe.standardise import places, units, values
 
 NAME = ("source_table", "record_hash", "occurrence")
 _TYPES = {str: "string", bool: "boolean", tuple[str, ...]: "array<string>"}
+# What is read as it stands, under the meaning's own name for it.
+_TEXTS = ("kind_of", "sex", "state", "postcode", "birth", "age", "unit", "unit_id", "name", "domain")
+_TEXTS += ("concept_vocabulary", "concept_code")
 _MEANING = ", ".join(f"{field.name}: {_TYPES[field.type]}" for field in fields(Meaning))
 
 
@@ -119,8 +122,7 @@ def _read(records: DataFrame, mapping: Mapping) -> DataFrame:
     }
     read["is_deleted"] = (F.col("m.withdrawn_when") != "") & _holds(mapping, "withdrawn_when")
     read["value"] = F.when(_holds(mapping, "value_when"), _given(mapping, "value"))
-    read |= {name: _given(mapping, name) for name in ("kind_of", "sex", "birth", "age", "unit", "unit_id")}
-    read |= {name: _given(mapping, name) for name in ("name", "domain", "concept_vocabulary", "concept_code")}
+    read |= {name: _given(mapping, name) for name in _TEXTS}
     read |= {
         part: _field(mapping, F.get("m.birth_parts", F.lit(place)))
         for place, part in enumerate(("year", "month", "day"))
@@ -148,6 +150,8 @@ def _typed(rows: DataFrame, mapping: Mapping, zone: str) -> DataFrame:
         {
             "birth_date": _birth_date(mapping),
             "sex": F.coalesce(sex, F.lit("unknown")),
+            "state": places.state(F.col("state")),
+            "postcode": places.postcode(F.col("postcode"), F.col("state")),
             "kind": F.coalesce(kind, F.nullif("told_kind", F.lit("")), F.lit("other")),
             "started_at": values.instant(start, zone),
             "ended_at": values.end_instant(end, zone),

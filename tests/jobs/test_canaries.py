@@ -2,13 +2,17 @@
 
 import json
 import logging
+from base64 import b64encode
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from medpipe import job
-from medpipe.jobs import build_images, ingest_images, ingest_records, standardise_records
+from medpipe import keys
+from medpipe.jobs import build_images, ingest_images, nightly
+from medpipe.jobs.publish_tables import publish
+from medpipe.privacy.sealing import NUM_KEY_BYTES
 from tests.deliveries import KEY
 from tests.images import RAMP, dicom, picture
 from tests.jobs.conftest import open_at
@@ -30,7 +34,7 @@ RESOURCES = {
             "name": [{"family": f"{CANARY}Family", "given": [f"{CANARY}Given"]}],
             "identifier": [{"system": "urn:mrn", "value": f"{CANARY}Mrn"}],
             "telecom": [{"value": f"{CANARY}Phone"}],
-            "address": [{"line": [f"{CANARY}Street"], "postalCode": f"{CANARY}Zip"}],
+            "address": [{"line": [f"{CANARY}Street"], "state": f"{CANARY}State", "postalCode": f"{CANARY}Zip"}],
             "text": {"div": f"{CANARY}Narrative"},
             "extension": [{"url": f"http://{CANARY}Url", "valueString": f"{CANARY}Extension"}],
         },
@@ -91,23 +95,60 @@ def images(tmp_path):
     return folder
 
 
+@contextmanager
+def event_log(spark, folder):
+    """Spark's own event log of what runs inside, into a file of the folder."""
+    folder.mkdir()
+    context = spark._jsc.sc()
+    conf = context.getConf().set("spark.eventLog.compress", "false").set("spark.eventLog.rolling.enabled", "false")
+    place, none = spark._jvm.java.net.URI(folder.as_uri()), spark._jvm.scala.Option.empty()
+    writer = spark._jvm.org.apache.spark.scheduler.EventLoggingListener
+    listener = writer("canary", none, place, conf, context.hadoopConfiguration())
+    listener.start()
+    context.addSparkListener(listener)
+    try:
+        yield
+        context.listenerBus().waitUntilEmpty()
+    finally:
+        context.removeSparkListener(listener)
+        listener.stop()
+
+
+def subkeys():
+    """The key and what is derived of it, as a plan or a log would spell them."""
+    key = keys.load("env:MEDPIPE_PSEUDONYM_KEY")
+    purposes = [("pseudonym", 32), ("shift", 32), ("publish/limited", 32), ("quarantine", NUM_KEY_BYTES)]
+    secrets = [key.secret, *[key.subkey(purpose, size) for purpose, size in purposes]]
+    return [text for secret in secrets for text in (secret.hex(), b64encode(secret).decode(), str(secret)[2:-1])]
+
+
 def test_what_is_planted_stays_under_the_phi_root(spark, tmp_path, records, images, monkeypatch, capfd, caplog):
     monkeypatch.setenv("MEDPIPE_PSEUDONYM_KEY", KEY)
     caplog.set_level(logging.DEBUG, logger="medpipe")
     more = {"max_bad_ratio": 1.0}
-    work = open_at(spark, tmp_path, "2026-01-31", thresholds={"fhir": more, "images": more})
-    work.run(ingest_records.main, delivery=job.delivery_from(work, records, is_history=True))
-    work.run(standardise_records.main)
-    ingest_images.load(work, images)
-    work.run(build_images.main, role="apply")
+    privacy = {"mode": "limited"}
+    work = open_at(spark, tmp_path, "2026-01-31", thresholds={"fhir": more, "images": more}, privacy=privacy)
+    with event_log(spark, tmp_path / "events"):
+        nightly.night(work, [records], is_history=True)
+        ingest_images.load(work, images)
+        work.run(build_images.main, role="apply")
+        publish(work)
     lake = work.lake.for_run("")
     assert lake.read("silver.event").count() == 1 and lake.read("gold.image").count() >= 1
+    assert lake.read("gold.cohort").count() == lake.read("limited.patient").count() == 1
     assert lake.read("phi.quarantine").count() >= 6
     text = capfd.readouterr()
     assert CANARY not in text.out + text.err.replace(str(tmp_path), "") + caplog.text
-    files = [file for file in Path(lake.root).rglob("*") if file.is_file()]
+    roots = (lake.root, tmp_path / "lake-published", tmp_path / "events")
+    files = [file for root in roots for file in Path(root).rglob("*") if file.is_file()]
     held = {file: str(pq.read_table(file).to_pylist()) for file in files if file.suffix == ".parquet"}
     assert len(held) > 5
     told = {file: file.read_bytes().decode("latin-1") for file in files} | held
-    assert [str(file) for file, content in told.items() if CANARY in content] == []
+    # The names of the delivery's folders stand in plans, as whoever starts the job has given them.
+    folders = (str(records), str(images))
+    plain = {file: content.replace(folders[0], "").replace(folders[1], "") for file, content in told.items()}
+    assert [str(file) for file, content in plain.items() if CANARY in content] == []
+    assert [str(file) for file, content in told.items() if any(secret in content for secret in subkeys())] == []
+    log = next((tmp_path / "events").rglob("*canary*")).read_text()
+    assert "SparkListenerSQLExecutionStart" in log and "limited/patient" in log
     assert any(CANARY in str(pq.read_table(file).to_pylist()) for file in Path(lake.phi_root).rglob("*.parquet"))

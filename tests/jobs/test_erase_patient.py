@@ -8,9 +8,10 @@ from pyspark.sql import functions as F
 from medpipe import contracts, job, keys
 from medpipe.jobs import ingest_images, ingest_records, standardise_records
 from medpipe.jobs.erase_patient import KEPT, PATIENT_COLUMNS, erase, pseudonyms_of
+from medpipe.privacy.disclosure import NAMESPACE, purpose
 from medpipe.privacy.pseudonyms import pseudonym
 from tests.deliveries import KEY, first_night, second_night
-from tests.images import RAMP, picture
+from tests.images import RAMP, dicom, picture
 from tests.jobs.conftest import open_at
 
 
@@ -21,6 +22,11 @@ def load(work, folder):
 
 def pseudonym_of(person):
     return pseudonym(keys.load("env:MEDPIPE_PSEUDONYM_KEY").subkey("pseudonym"), "patient", person)
+
+
+def published(patient_id):
+    key = keys.load("env:MEDPIPE_PSEUDONYM_KEY")
+    return pseudonym(key.subkey(purpose("safe_harbor")), NAMESPACE, patient_id)
 
 
 def rows_of(lake, patient_id):
@@ -46,6 +52,9 @@ def erased(spark, tmp_path_factory):
         pairs = spark.createDataFrame([(work.as_of, one, two, 1, 0.5), (work.as_of, two, one, 1, 0.5)], SIMILARITY)
         work.lake.for_run("r").replace(pairs, "gold.patient_similarity", where={"as_of": work.as_of})
         ingest_images.load(work, pictures(folder / "images", "1", "002"))
+        out = [(2026, "risk_gru", published(person), 0.5, "m", "safe_harbor") for person in (one, two)]
+        scores = spark.createDataFrame(out, PUBLISHED)
+        work.lake.for_run("r").replace(scores, "safe_harbor.score", where={"as_of_year": 2026})
         held = rows_of(work.lake.for_run(""), two)
         erase(work, pseudonyms_of(work, " 002\n"), "asked for", is_vacuumed=True)
         yield folder, two, held
@@ -65,15 +74,19 @@ def later(erased, spark, tmp_path):
 
 
 def pictures(folder, *patients):
-    """An image of each patient."""
+    """An image of each patient, and for each an object without a manifest's word, known by its PatientID alone."""
     folder.mkdir()
     for number, patient in enumerate(patients):
         (folder / f"{patient}.png").write_bytes(picture(RAMP + number))
-    rows = [f"{patient}.png,{patient}" for patient in patients]
+        (folder / f"{patient}.dcm").write_bytes(
+            dicom(RAMP - number, PatientID=patient, SeriesInstanceUID=f"1.{number}")
+        )
+    rows = [row for patient in patients for row in (f"{patient}.png,{patient}", f"{patient}.dcm,")]
     (folder / "manifest.csv").write_text("\n".join(["path,patient_id", *rows]) + "\n")
     return folder
 
 
+PUBLISHED = "as_of_year int, recipe string, patient_id string, score float, model_sha256 string, disclosure string"
 SIMILARITY = "as_of date, patient_id string, other_patient_id string, rank int, similarity double"
 
 
@@ -84,7 +97,8 @@ def test_nothing_of_the_patient_is_left_and_all_of_the_others(erased, lake):
     assert rows_of(lake, pseudonym_of("1"))["silver.event", "patient_id"] == 4
     assert held["silver.image", "patient_id"] == 1
     for name in ("bronze.image", "silver.image", "silver.image_pixels"):
-        assert lake.read(name).count() == 1, name
+        assert lake.read(name).count() == 2, name
+    assert [row.patient_id for row in lake.read("safe_harbor.score").collect()] == [published(pseudonym_of("1"))]
     named = lake.read("bronze.record").where(F.col("fields")["person_id"] == "2")
     assert named.count() == 0 and lake.read("bronze.record").count() > 0
     # Vacuumed: no file of an older version holds the hospital's own number either.
@@ -122,7 +136,10 @@ def test_a_delivery_of_later_does_not_bring_the_patient_back(erased, later, tmp_
     ingested = next(entry for entry in later.ledger.entries[::-1] if entry.job == "ingest_records")
     assert (ingested.rows_in, ingested.rows_out) == (5, 3)
     (images,) = ingest_images.load(later, pictures(tmp_path / "images", "2", "3"))
-    assert images.num_rows == 1 and set(rows_of(later.lake.for_run(""), erased[1]).values()) == {0}
+    lake = later.lake.for_run("")
+    assert images.num_rows == 2 and set(rows_of(lake, erased[1]).values()) == {0}
+    # Two of patient 1, two of patient 3.
+    assert lake.read("bronze.image").count() == lake.read("silver.image").count() == 4
 
 
 def test_the_same_delivery_given_again_does_not_bring_the_patient_back(erased, later, tmp_path):
