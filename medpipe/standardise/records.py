@@ -5,6 +5,7 @@ and concept. Ids are still as delivered: medpipe.privacy replaces them after the
 """
 
 import json
+import re
 from dataclasses import asdict, fields
 from datetime import datetime
 
@@ -16,7 +17,10 @@ from medpipe.standardise import units, values
 
 NAME = ("source_table", "record_hash", "occurrence")
 _TYPES = {str: "string", bool: "boolean", tuple[str, ...]: "array<string>"}
-_MEANING = ", ".join(f"{field.name}: {_TYPES[field.type]}" for field in fields(Meaning))
+_CONDITIONS = {
+    name: "struct<column: string, sign: string, text: string>" for name in ("when", "value_when", "withdrawn_when")
+}
+_MEANING = ", ".join(f"{f.name}: {_CONDITIONS.get(f.name, _TYPES[f.type])}" for f in fields(Meaning))
 
 
 def silver_rows(records: DataFrame, mapping: Mapping, zone: str, table: units.MeasurementTable) -> DataFrame:
@@ -92,7 +96,7 @@ def lineage(known_at: datetime, is_history: bool, source: str, delivery_id: str)
 
 def _read(records: DataFrame, mapping: Mapping) -> DataFrame:
     """What each meaning of each record says, as text: NAME, delivered_table, silver, person_id, id, visit and more."""
-    meanings = {table: [asdict(m) for m in mapping.meanings if m.table == table] for table in sorted(mapping.required)}
+    meanings = {table: [_parted(m) for m in mapping.meanings if m.table == table] for table in sorted(mapping.required)}
     known = F.from_json(F.lit(json.dumps(meanings)), f"map<string, array<struct<{_MEANING}>>>")
     rows = records.select("*", F.explode(known[F.col("source_table")]).alias("m"))
     is_own, is_readable = F.col("m.part") == "", F.col("corrupt").isNull()
@@ -115,7 +119,7 @@ def _read(records: DataFrame, mapping: Mapping) -> DataFrame:
         "end_text": _moment(mapping, "end"),
         "has_foreign_text": F.exists(F.map_values("fields"), lambda text: text.contains("\ufffd")),
     }
-    read["is_deleted"] = (F.col("m.withdrawn_when") != "") & _holds(mapping, "withdrawn_when")
+    read["is_deleted"] = (F.col("m.withdrawn_when.column") != "") & _holds(mapping, "withdrawn_when")
     read["value"] = F.when(_holds(mapping, "value_when"), _given(mapping, "value"))
     read |= {name: _given(mapping, name) for name in ("kind_of", "sex", "birth", "age", "unit", "unit_id")}
     read |= {name: _given(mapping, name) for name in ("name", "domain", "concept_vocabulary", "concept_code")}
@@ -216,12 +220,12 @@ def _moment(mapping: Mapping, name: str) -> Column:
     origin = F.when(F.col("m.offset_from").rlike(r"^\d{4}"), F.col("m.offset_from"))
     origin = F.coalesce(origin, _field(mapping, F.col("m.offset_from")))
     origin = F.when(origin.rlike(r"^\d{4}$"), F.concat(origin, F.lit("-01-01"))).otherwise(origin)
-    clock = [F.regexp_extract(text, r"^(\d{1,4}):(\d{2})$", part).try_cast("bigint") for part in (1, 2)]
-    minutes = F.coalesce(text.try_cast("bigint"), clock[0] * 60 + clock[1])
+    clock = [values.whole(F.regexp_extract(text, r"^(\d{1,4}):(\d{2})$", part)) for part in (1, 2)]
+    minutes = F.coalesce(values.whole(text), clock[0] * 60 + clock[1])
     if name == "start":
         # Without a column of its own the moment itself.
         minutes = F.when(F.size("m.start") == 0, F.lit(0)).otherwise(minutes)
-    less = F.coalesce(_field(mapping, F.col("m.offset_less")).try_cast("bigint"), F.lit(0))
+    less = F.coalesce(values.whole(_field(mapping, F.col("m.offset_less"))), F.lit(0))
     # Bounded, for an overflow would print the number.
     in_bounds = F.when(minutes.between(-(10**8), 10**8) & less.between(-(10**8), 10**8), (minutes - less).cast("int"))
     moment = F.date_format(origin.try_cast("timestamp") + F.make_dt_interval(mins=in_bounds), "yyyy-MM-dd HH:mm:ss")
@@ -242,14 +246,19 @@ def _given(mapping: Mapping, attribute: str) -> Column:
     return F.coalesce(*[_field(mapping, F.get(names, F.lit(place))) for place in (0, 1)])
 
 
+def _parted(meaning: Meaning) -> dict:
+    """The meaning with its conditions taken apart, here once and not by a pattern on every row."""
+    parts = r"(?P<column>[^=!]*)(?P<sign>!?=)?(?P<text>.*)"
+    return asdict(meaning) | {n: re.fullmatch(parts, getattr(meaning, n)).groupdict() for n in _CONDITIONS}
+
+
 def _holds(mapping: Mapping, attribute: str) -> Column:
     """Whether a condition of the meaning is true; one that is not made is."""
-    told = F.col(f"m.{attribute}")
-    text = _field(mapping, F.regexp_extract(told, r"^([^=!]*)", 1))
-    wanted = F.regexp_extract(told, r"=(.*)$", 1)
+    column, sign, wanted = (F.col(f"m.{attribute}.{part}") for part in ("column", "sign", "text"))
+    text = _field(mapping, column)
     is_equal = F.coalesce(text == wanted, F.lit(False))
-    of_text = F.when(told.contains("!="), ~is_equal).otherwise(is_equal)
-    return (told == "") | F.when(told.contains("="), of_text).otherwise(text.isNotNull())
+    of_text = F.when(sign.isNull(), text.isNotNull()).when(sign == "=", is_equal).otherwise(~is_equal)
+    return (column == "") | of_text
 
 
 def _field(mapping: Mapping, name: Column) -> Column:
