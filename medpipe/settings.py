@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     lake: str | None = None
     phi: str | None = None
     mappings: str | None = None
+    vocabulary: str | None = None
     hospital: Hospital = Hospital()
     privacy: Privacy = Privacy()
     thresholds: dict[str, _strict(Threshold)] = Field(default_factory=dict)

@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from medpipe.mappings.mapping import Mapping, Meaning
-from medpipe.standardise import units, values
+from medpipe.standardise import concepts, units, values
 
 NAME = ("source_table", "record_hash", "occurrence")
 _TYPES = {str: "string", bool: "boolean", tuple[str, ...]: "array<string>"}
@@ -23,9 +23,13 @@ _CONDITIONS = {
 _MEANING = ", ".join(f"{f.name}: {_CONDITIONS.get(f.name, _TYPES[f.type])}" for f in fields(Meaning))
 
 
-def silver_rows(records: DataFrame, mapping: Mapping, zone: str, table: units.MeasurementTable) -> DataFrame:
+def silver_rows(
+    records: DataFrame, mapping: Mapping, zone: str, table: units.MeasurementTable, standard: DataFrame | None = None
+) -> DataFrame:
     """Every record as the rows of silver it gives.
 
+    Args:
+        standard: as in medpipe.standardise.concepts, for every code of `codes_of`; None: codes stay as delivered.
     Returns:
         NAME, the source_table that of the meaning; delivered_table, that of the record; silver, the table it is for;
         person_id: the patient's canonical id as delivered; null where it is none.
@@ -34,7 +38,10 @@ def silver_rows(records: DataFrame, mapping: Mapping, zone: str, table: units.Me
         faults: array<string>, codes the contract cannot see, e.g. a date that was given and could not be read.
         The columns of all silver tables but lineage; only those of the row's own table mean anything.
     """
-    rows = _measured(_typed(_read(beside(records, mapping), mapping), mapping, zone), table)
+    rows = _typed(_read(beside(records, mapping), mapping), mapping, zone)
+    coded = rows.withColumn("source_concept", F.lit(None).cast("string"))
+    # Before units and ranges, which are a concept's.
+    rows = _measured(coded if standard is None else concepts.in_standard(rows, standard), table)
     is_about_patient = F.col("silver") != "silver.concept"
     happened_at = _case(
         {"silver.patient": F.to_timestamp("birth_date"), "silver.observation_period": F.to_timestamp("start_date")}
@@ -51,6 +58,13 @@ def silver_rows(records: DataFrame, mapping: Mapping, zone: str, table: units.Me
 def person_ids(records: DataFrame, mapping: Mapping) -> DataFrame:
     """person_id, unique and not null: every patient that any record names."""
     return persons_of(records, mapping).select("person_id").distinct()
+
+
+def codes_of(records: DataFrame, mapping: Mapping) -> DataFrame:
+    """source_concept, unique: every concept and every answer that an event of the records names."""
+    events = _read(beside(records, mapping), mapping).where("silver = 'silver.event'")
+    named = events.select(F.explode(F.array("concept", "answer")).alias("source_concept"))
+    return named.where("source_concept is not null").distinct()
 
 
 def persons_of(records: DataFrame, mapping: Mapping) -> DataFrame:
@@ -100,9 +114,11 @@ def _read(records: DataFrame, mapping: Mapping) -> DataFrame:
     known = F.from_json(F.lit(json.dumps(meanings)), f"map<string, array<struct<{_MEANING}>>>")
     rows = records.select("*", F.explode(known[F.col("source_table")]).alias("m"))
     is_own, is_readable = F.col("m.part") == "", F.col("corrupt").isNull()
-    system = values.lookup(mapping.systems, _given(mapping, "system")) if mapping.systems else F.lit(None)
-    vocabulary = F.coalesce(system, F.nullif("m.vocabulary", F.lit("")))
+    vocabulary = _vocabulary(mapping, "system", "vocabulary")
     coded = F.concat(vocabulary, F.lit(":"), _coded(mapping, _given(mapping, "code")))
+    answer = _given(mapping, "answer")
+    of_answer = _vocabulary(mapping, "answer_system", "answer_vocabulary")
+    answered = F.concat(of_answer, F.lit(":"), _coded(mapping, answer))
     read = {
         "source_table": F.when(is_own, F.col("source_table")).otherwise(F.concat_ws(".", "source_table", "m.part")),
         "delivered_table": F.col("source_table"),
@@ -114,6 +130,7 @@ def _read(records: DataFrame, mapping: Mapping) -> DataFrame:
         "is_named": F.size("m.id") > 0,
         "visit": _canonical(mapping, _given(mapping, "encounter")),
         "concept": F.coalesce(coded, F.nullif("m.concept", F.lit(""))),
+        "answer": F.coalesce(values.lookup(mapping.answers, answer), answered) if mapping.answers else answered,
         "told_kind": F.col("m.kind"),
         "start_text": _moment(mapping, "start"),
         "end_text": _moment(mapping, "end"),
@@ -238,6 +255,12 @@ def _whole(mapping: Mapping, text: Column) -> Column:
         return text
     year, month = text.rlike(r"^\d{4}$"), text.rlike(r"^\d{4}-\d{2}$")
     return F.when(year, F.concat(text, F.lit("-01-01"))).when(month, F.concat(text, F.lit("-01"))).otherwise(text)
+
+
+def _vocabulary(mapping: Mapping, system: str, otherwise: str) -> Column:
+    """The vocabulary that a record names itself, else its meaning's; null where neither is known."""
+    told = values.lookup(mapping.systems, _given(mapping, system)) if mapping.systems else F.lit(None)
+    return F.coalesce(told, F.nullif(f"m.{otherwise}", F.lit("")))
 
 
 def _given(mapping: Mapping, attribute: str) -> Column:
