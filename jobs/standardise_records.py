@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
 from medpipe import contracts, job
+from medpipe.ingest import vocabulary
 from medpipe.ingest.manifest import Delivery
 from medpipe.mappings import mapping
 from medpipe.mappings.mapping import DELETED, Mapping
@@ -19,8 +20,8 @@ from medpipe.privacy.pseudonyms import pseudonymiser
 from medpipe.privacy.sealing import NUM_KEY_BYTES, sealer
 from medpipe.quality import balance, thresholds
 from medpipe.quality.judgement import NAME, gaps, judged
-from medpipe.standardise import units, withdrawals
-from medpipe.standardise.records import lineage, person_ids, silver_rows
+from medpipe.standardise import concepts, units, withdrawals
+from medpipe.standardise.records import codes_of, lineage, person_ids, silver_rows
 
 SILVER = ("silver.patient", "silver.encounter", "silver.observation_period", "silver.event", "silver.concept")
 PARTITION_ROWS = 65_536
@@ -52,6 +53,7 @@ class Gone:
     extra=lambda work, _: {
         "patient_namespace": work.settings.privacy.patient_namespace,
         "mappings": mapping.digest(work.settings.mappings),
+        "vocabulary": vocabulary.digest(work.settings.vocabulary),
     },
 )
 def main(run: job.Run) -> None:
@@ -64,8 +66,9 @@ def main(run: job.Run) -> None:
     num_delivered = sum(num_of.values())
     # Two at least: what stands in one partition cannot be joined without another shuffle.
     num_partitions = 2 + num_delivered // PARTITION_ROWS
+    standard = standard_concepts(run, meant, records)
     # Computed once, on the executors' disks: every table is written from it.
-    rows = typed(records, meant, run.delivery, lake.timezone)
+    rows = typed(records, meant, run.delivery, lake.timezone, standard)
     persons = known_persons(run, meant, records)
     decided = judged(rows, persons, num_partitions).persist(StorageLevel.DISK_ONLY)
 
@@ -80,6 +83,7 @@ def main(run: job.Run) -> None:
     events = lake.history("silver.event").where((F.col("delivery_id") == own["delivery_id"]) & ~F.col("is_deleted"))
     missing = gaps(events, earlier(run, "silver.encounter", include_own=True)).unionByName(unread(delivered, meant))
     missing = missing.unionByName(gone.gaps) if gone else missing
+    missing = missing if standard is None else missing.unionByName(concepts.gaps(events, standard))
     origin = {"source": F.lit(own["source"]), "delivery_id": F.lit(own["delivery_id"])}
     lake.replace(missing.withColumns(origin), "ops.data_gap", where=own)
     balance.require(num_delivered, counts, quarantined.num_rows, written, gone.num_rows if gone else 0)
@@ -90,9 +94,18 @@ def num_unknown_columns(run: job.Run) -> int:
     return run.lake.read("phi.schema_drift", where=run.partition).where("drift = 'UNKNOWN_COLUMN'").count()
 
 
-def typed(records: DataFrame, meant: Mapping, d: Delivery, zone: str) -> DataFrame:
+def standard_concepts(run: job.Run, meant: Mapping, records: DataFrame) -> DataFrame | None:
+    """What the hospital's vocabulary says of the delivery's codes; None without a vocabulary."""
+    if run.settings.vocabulary is None:
+        return None
+    known = vocabulary.standard_concepts(run.lake.spark, run.settings.vocabulary)
+    # A vocabulary has millions of codes, a delivery thousands.
+    return known.join(F.broadcast(codes_of(records, meant)), on="source_concept", how="left_semi").persist()
+
+
+def typed(records: DataFrame, meant: Mapping, d: Delivery, zone: str, standard: DataFrame | None) -> DataFrame:
     """Every record as the rows of silver it gives, with lineage and what is wrong with each alone."""
-    rows = silver_rows(records, meant, zone, units.shipped())
+    rows = silver_rows(records, meant, zone, units.shipped(), standard)
     rows = rows.withColumns(lineage(d.known_at, d.is_history, d.source, d.delivery_id))
     broken = [F.when(F.col("silver") == name, contracts.violations(name)) for name in SILVER]
     none = F.array().cast("array<string>")

@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     phi: str | None = None
     published: str | None = None
     mappings: str | None = None
+    vocabulary: str | None = None
     hospital: Hospital = Hospital()
     privacy: Privacy = Privacy()
     thresholds: dict[str, _strict(Threshold)] = Field(default_factory=dict)

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -90,14 +89,20 @@ def _group(
 
 def paths_of(files: list[DeliveredFile]) -> list[str]:
     """The files as Spark wants them named: it reads a path as a pattern and does not decode it."""
-    return ["file://" + re.sub(r"([\\\[\]{}*?])", r"\\\1", str(file.path.resolve())) for file in files]
+    folder = _folder(files)
+    return ["file://" + re.sub(r"([\\\[\]{}*?])", r"\\\1", f"{folder}/{file.name}") for file in files]
 
 
 def name_of(files: list[DeliveredFile]) -> Column:
-    """The delivered name of the file a row of Spark's comes from."""
-    names = F.from_json(F.lit(json.dumps({str(f.path.resolve()): f.name for f in files})), "map<string,string>")
+    """The delivered name of the file a row of Spark's comes from: its path below the delivery's folder."""
     encoded = F.replace(F.regexp_replace("_metadata.file_path", "^file:/+", "/"), F.lit("+"), F.lit("%2B"))
-    return names[F.url_decode(encoded)]
+    # By length: in a map of every name Spark would look from its first entry on, row by row.
+    return F.substr(F.url_decode(encoded), F.lit(len(_folder(files)) + 2))
+
+
+def _folder(files: list[DeliveredFile]) -> str:
+    """Where the delivery lies."""
+    return str(files[0].path.parents[files[0].name.count("/")].resolve()).rstrip("/")
 
 
 def _text(frame: DataFrame, column: str) -> Column:

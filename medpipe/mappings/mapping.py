@@ -43,6 +43,7 @@ class Meaning:
         birth: birth date; birth_parts: year, month and day; age: years at `start`, where there is no birth date.
         value, unit, unit_id: a number, the unit's text, and the OMOP concept of the unit.
         value_when: as `when`, for the value alone.
+        answer: code of a result that is no number; answer_system, answer_vocabulary: as for `code`.
         withdrawn_when: as `when`: the hospital takes the record back.
         sex, state, postcode: of a patient; the last two of the United States alone.
         name, domain, concept_vocabulary, concept_code: of a concept.
@@ -77,6 +78,9 @@ class Meaning:
     value_when: str = ""
     unit: tuple[str, ...] = ()
     unit_id: tuple[str, ...] = ()
+    answer: tuple[str, ...] = ()
+    answer_system: tuple[str, ...] = ()
+    answer_vocabulary: str = ""
     name: tuple[str, ...] = ()
     domain: tuple[str, ...] = ()
     concept_vocabulary: tuple[str, ...] = ()
@@ -99,6 +103,7 @@ class Mapping:
         meanings: the first of each table is the row itself, the others its parts.
         none: column -> the text that says there is no value; "*" for every column.
         sexes, kinds, systems, ages: delivered text -> sex, kind of encounter, vocabulary, years of age.
+        answers: delivered text -> vocabulary and code, of answers that are no codes.
         has_partial_dates: 2024 and 2024-02 are dates, their first day.
         old_births: before (a year), add_years: birth dates that hide an age above 89 (MIMIC: 300 years back).
         beside: table, key, columns: other rows that share the key get these columns of that table's row.
@@ -113,6 +118,7 @@ class Mapping:
     sexes: dict[str, str]
     kinds: dict[str, str]
     systems: dict[str, str]
+    answers: dict[str, str]
     ages: dict[str, float]
     has_partial_dates: bool
     old_births: dict[str, int]
@@ -182,7 +188,7 @@ def parsed(name: str, text: str) -> Mapping:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as failure:
         raise UsageError("BAD_MAPPING", f"{name}.toml is not TOML: {failure}") from None
-    tables = ("none", "sexes", "kinds", "systems", "ages", "old_births", "beside")
+    tables = ("none", "sexes", "kinds", "systems", "answers", "ages", "old_births", "beside")
     _known(name, "key", raw, {"doc", "ids", "required", "rows", "has_partial_dates", *tables})
     required = {table: tuple(columns) for table, columns in raw.get("required", {}).items()}
     meanings = tuple(

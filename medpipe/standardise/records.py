@@ -5,6 +5,7 @@ and concept. Ids are still as delivered: medpipe.privacy replaces them after the
 """
 
 import json
+import re
 from dataclasses import asdict, fields
 from datetime import datetime
 
@@ -12,19 +13,26 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from medpipe.mappings.mapping import DELETION, Mapping, Meaning
-from medpipe.standardise import places, units, values
+from medpipe.standardise import concepts, places, units, values
 
 NAME = ("source_table", "record_hash", "occurrence")
 _TYPES = {str: "string", bool: "boolean", tuple[str, ...]: "array<string>"}
+_CONDITIONS = {
+    name: "struct<column: string, sign: string, text: string>" for name in ("when", "value_when", "withdrawn_when")
+}
+_MEANING = ", ".join(f"{f.name}: {_CONDITIONS.get(f.name, _TYPES[f.type])}" for f in fields(Meaning))
 # What is read as it stands, under the meaning's own name for it.
 _TEXTS = ("kind_of", "sex", "state", "postcode", "birth", "age", "unit", "unit_id", "name", "domain")
 _TEXTS += ("concept_vocabulary", "concept_code")
-_MEANING = ", ".join(f"{field.name}: {_TYPES[field.type]}" for field in fields(Meaning))
 
 
-def silver_rows(records: DataFrame, mapping: Mapping, zone: str, table: units.MeasurementTable) -> DataFrame:
+def silver_rows(
+    records: DataFrame, mapping: Mapping, zone: str, table: units.MeasurementTable, standard: DataFrame | None = None
+) -> DataFrame:
     """Every record as the rows of silver it gives.
 
+    Args:
+        standard: as in medpipe.standardise.concepts, for every code of `codes_of`; None: codes stay as delivered.
     Returns:
         NAME, the source_table that of the meaning; delivered_table, that of the record; silver, the table it is for, or
         DELETION: event_id is then what the row names;
@@ -34,7 +42,10 @@ def silver_rows(records: DataFrame, mapping: Mapping, zone: str, table: units.Me
         faults: array<string>, codes the contract cannot see, e.g. a date that was given and could not be read.
         The columns of all silver tables but lineage; only those of the row's own table mean anything.
     """
-    rows = _measured(_typed(_read(beside(records, mapping), mapping), mapping, zone), table)
+    rows = _typed(_read(beside(records, mapping), mapping), mapping, zone)
+    coded = rows.withColumn("source_concept", F.lit(None).cast("string"))
+    # Before units and ranges, which are a concept's.
+    rows = _measured(coded if standard is None else concepts.in_standard(rows, standard), table)
     is_about_patient = F.col("silver") != "silver.concept"
     happened_at = _case(
         {"silver.patient": F.to_timestamp("birth_date"), "silver.observation_period": F.to_timestamp("start_date")}
@@ -52,6 +63,13 @@ def silver_rows(records: DataFrame, mapping: Mapping, zone: str, table: units.Me
 def person_ids(records: DataFrame, mapping: Mapping) -> DataFrame:
     """person_id, unique and not null: every patient that any record names."""
     return persons_of(records, mapping).select("person_id").distinct()
+
+
+def codes_of(records: DataFrame, mapping: Mapping) -> DataFrame:
+    """source_concept, unique: every concept and every answer that an event of the records names."""
+    events = _read(beside(records, mapping), mapping).where("silver = 'silver.event'")
+    named = events.select(F.explode(F.array("concept", "answer")).alias("source_concept"))
+    return named.where("source_concept is not null").distinct()
 
 
 def persons_of(records: DataFrame, mapping: Mapping) -> DataFrame:
@@ -97,13 +115,15 @@ def lineage(known_at: datetime, is_history: bool, source: str, delivery_id: str)
 
 def _read(records: DataFrame, mapping: Mapping) -> DataFrame:
     """What each meaning of each record says, as text: NAME, delivered_table, silver, person_id, id, visit and more."""
-    meanings = {table: [asdict(m) for m in mapping.meanings if m.table == table] for table in sorted(mapping.required)}
+    meanings = {table: [_parted(m) for m in mapping.meanings if m.table == table] for table in sorted(mapping.required)}
     known = F.from_json(F.lit(json.dumps(meanings)), f"map<string, array<struct<{_MEANING}>>>")
     rows = records.select("*", F.explode(known[F.col("source_table")]).alias("m"))
     is_own, is_readable = F.col("m.part") == "", F.col("corrupt").isNull()
-    system = values.lookup(mapping.systems, _given(mapping, "system")) if mapping.systems else F.lit(None)
-    vocabulary = F.coalesce(system, F.nullif("m.vocabulary", F.lit("")))
+    vocabulary = _vocabulary(mapping, "system", "vocabulary")
     coded = F.concat(vocabulary, F.lit(":"), _coded(mapping, _given(mapping, "code")))
+    answer = _given(mapping, "answer")
+    of_answer = _vocabulary(mapping, "answer_system", "answer_vocabulary")
+    answered = F.concat(of_answer, F.lit(":"), _coded(mapping, answer))
     read = {
         "source_table": F.when(is_own, F.col("source_table")).otherwise(F.concat_ws(".", "source_table", "m.part")),
         "delivered_table": F.col("source_table"),
@@ -115,12 +135,13 @@ def _read(records: DataFrame, mapping: Mapping) -> DataFrame:
         "is_named": F.size("m.id") > 0,
         "visit": _canonical(mapping, _given(mapping, "encounter")),
         "concept": F.coalesce(coded, F.nullif("m.concept", F.lit(""))),
+        "answer": F.coalesce(values.lookup(mapping.answers, answer), answered) if mapping.answers else answered,
         "told_kind": F.col("m.kind"),
         "start_text": _moment(mapping, "start"),
         "end_text": _moment(mapping, "end"),
         "has_foreign_text": F.exists(F.map_values("fields"), lambda text: text.contains("\ufffd")),
     }
-    read["is_deleted"] = (F.col("m.withdrawn_when") != "") & _holds(mapping, "withdrawn_when")
+    read["is_deleted"] = (F.col("m.withdrawn_when.column") != "") & _holds(mapping, "withdrawn_when")
     read["value"] = F.when(_holds(mapping, "value_when"), _given(mapping, "value"))
     read |= {name: _given(mapping, name) for name in _TEXTS}
     read |= {
@@ -223,12 +244,12 @@ def _moment(mapping: Mapping, name: str) -> Column:
     origin = F.when(F.col("m.offset_from").rlike(r"^\d{4}"), F.col("m.offset_from"))
     origin = F.coalesce(origin, _field(mapping, F.col("m.offset_from")))
     origin = F.when(origin.rlike(r"^\d{4}$"), F.concat(origin, F.lit("-01-01"))).otherwise(origin)
-    clock = [F.regexp_extract(text, r"^(\d{1,4}):(\d{2})$", part).try_cast("bigint") for part in (1, 2)]
-    minutes = F.coalesce(text.try_cast("bigint"), clock[0] * 60 + clock[1])
+    clock = [values.whole(F.regexp_extract(text, r"^(\d{1,4}):(\d{2})$", part)) for part in (1, 2)]
+    minutes = F.coalesce(values.whole(text), clock[0] * 60 + clock[1])
     if name == "start":
         # Without a column of its own the moment itself.
         minutes = F.when(F.size("m.start") == 0, F.lit(0)).otherwise(minutes)
-    less = F.coalesce(_field(mapping, F.col("m.offset_less")).try_cast("bigint"), F.lit(0))
+    less = F.coalesce(values.whole(_field(mapping, F.col("m.offset_less"))), F.lit(0))
     # Bounded, for an overflow would print the number.
     in_bounds = F.when(minutes.between(-(10**8), 10**8) & less.between(-(10**8), 10**8), (minutes - less).cast("int"))
     moment = F.date_format(origin.try_cast("timestamp") + F.make_dt_interval(mins=in_bounds), "yyyy-MM-dd HH:mm:ss")
@@ -243,20 +264,31 @@ def _whole(mapping: Mapping, text: Column) -> Column:
     return F.when(year, F.concat(text, F.lit("-01-01"))).when(month, F.concat(text, F.lit("-01"))).otherwise(text)
 
 
+def _vocabulary(mapping: Mapping, system: str, otherwise: str) -> Column:
+    """The vocabulary that a record names itself, else its meaning's; null where neither is known."""
+    told = values.lookup(mapping.systems, _given(mapping, system)) if mapping.systems else F.lit(None)
+    return F.coalesce(told, F.nullif(f"m.{otherwise}", F.lit("")))
+
+
 def _given(mapping: Mapping, attribute: str) -> Column:
     """The text of the first of the meaning's columns that has a value; null where it names none."""
     names = F.col(f"m.{attribute}")
     return F.coalesce(*[_field(mapping, F.get(names, F.lit(place))) for place in (0, 1)])
 
 
+def _parted(meaning: Meaning) -> dict:
+    """The meaning with its conditions taken apart, here once and not by a pattern on every row."""
+    parts = r"(?P<column>[^=!]*)(?P<sign>!?=)?(?P<text>.*)"
+    return asdict(meaning) | {n: re.fullmatch(parts, getattr(meaning, n)).groupdict() for n in _CONDITIONS}
+
+
 def _holds(mapping: Mapping, attribute: str) -> Column:
     """Whether a condition of the meaning is true; one that is not made is."""
-    told = F.col(f"m.{attribute}")
-    text = _field(mapping, F.regexp_extract(told, r"^([^=!]*)", 1))
-    wanted = F.regexp_extract(told, r"=(.*)$", 1)
+    column, sign, wanted = (F.col(f"m.{attribute}.{part}") for part in ("column", "sign", "text"))
+    text = _field(mapping, column)
     is_equal = F.coalesce(text == wanted, F.lit(False))
-    of_text = F.when(told.contains("!="), ~is_equal).otherwise(is_equal)
-    return (told == "") | F.when(told.contains("="), of_text).otherwise(text.isNotNull())
+    of_text = F.when(sign.isNull(), text.isNotNull()).when(sign == "=", is_equal).otherwise(~is_equal)
+    return (column == "") | of_text
 
 
 def _field(mapping: Mapping, name: Column) -> Column:

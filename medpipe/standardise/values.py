@@ -11,6 +11,9 @@ FIRST_YEAR = 1900
 # OMOP and many exports write "still going on" as 2099-12-31 or 9999-12-31; de-identified dates go beyond 2200.
 OPEN_END = "2099-12-31"
 OPEN_END_YEAR = 2900
+# Asked before each cast: Spark makes an exception, with its text, of every text that a cast cannot read.
+WHOLE = r"^\s*[+-]?\d{1,18}\s*$"
+NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:nan|inf|infinity))\s*$"
 
 
 def integer_id(text: Column) -> Column:
@@ -23,9 +26,14 @@ def any_id(text: Column) -> Column:
     return F.coalesce(integer_id(text), F.nullif(F.trim(text), F.lit("")))
 
 
+def whole(text: Column) -> Column:
+    """bigint; null where the text is no whole number, or one of more than 18 digits."""
+    return F.when(text.rlike(WHOLE), text.try_cast("bigint"))
+
+
 def number(text: Column) -> Column:
     """double; null where the text is no number. NaN and infinities stay for the caller to judge."""
-    return F.trim(text).try_cast("double")
+    return F.when(text.rlike(NUMBER), text.try_cast("double"))
 
 
 def day(text: Column) -> Column:

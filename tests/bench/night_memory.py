@@ -38,7 +38,7 @@ def main() -> None:
         if not (folder / "hospital" / "hospital.toml").exists():
             write_hospital(HospitalSettings(num_patients, seed=1), folder / "hospital")
         for command, flags in commands(folder):
-            figures = watched([*command, *flags])
+            figures = watched([str(MEDPIPE), *command, *flags])
             print(json.dumps({"patients": num_patients, "command": " ".join(command[:2])} | figures), flush=True)
 
 
@@ -52,10 +52,10 @@ def commands(folder: Path) -> list[tuple[list[str], list[str]]]:
     return [(night, flags), (["run", "retrain_risk"], flags + TRAIN), (["run", "promote_model"], flags), (night, flags)]
 
 
-def watched(arguments: list[str]) -> dict:
-    """Runs medpipe with the arguments; seconds, exit code and the peak of each kind of process and of all, MiB."""
+def watched(command: list[str]) -> dict:
+    """Runs a command; seconds, exit code and the peak of each kind of process and of all, MiB."""
     started, peaks = time.monotonic(), defaultdict(int)
-    process = subprocess.Popen([MEDPIPE, *arguments], env=os.environ | {"MEDPIPE_PSEUDONYM_KEY": KEY})
+    process = subprocess.Popen(command, env=os.environ | {"MEDPIPE_PSEUDONYM_KEY": KEY})
     while process.poll() is None:
         now = sizes(psutil.Process(process.pid))
         for kind, size in (now | {"all": sum(now.values())}).items():

@@ -5,7 +5,7 @@ from pyspark.sql import functions as F
 
 from medpipe.mappings import mapping
 from medpipe.standardise import units
-from medpipe.standardise.records import person_ids, silver_rows
+from medpipe.standardise.records import codes_of, person_ids, silver_rows
 
 BRONZE = "source_table string, record_hash string, occurrence int, fields map<string,string>, "
 BRONZE += "corrupt string, fault string"
@@ -152,3 +152,24 @@ def test_hours_and_minutes_are_an_offset_too(spark):
 def test_a_tables_row_that_no_mapping_knows_gives_nothing(spark):
     rows = bronze(spark, "claim", {"id": "1"})
     assert silver_rows(rows, mapping.load("fhir"), "UTC", units.shipped()).select(F.count("*")).first()[0] == 0
+
+
+def test_a_result_that_is_a_code_or_yes_or_no_is_the_answer_and_one_of_an_unknown_system_is_none(spark):
+    code = "valueCodeableConcept.coding.0."
+    told = {"code.coding.0.system": "http://loinc.org", "code.coding.0.code": "72166-2"}
+    answers = [{code + "system": "http://snomed.info/sct", code + "code": "266919005"}, {"valueBoolean": "true"}]
+    answers += [{code + "system": "urn:ours", code + "code": "x"}, {"valueString": "never smoked"}]
+    found = silver(spark, "fhir", "observation", *[told | answer for answer in answers])
+    expected = ["SNOMED:266919005", "SNOMED:373066001", None, None]
+    assert [found["observation", f"h{n}"].answer for n in range(4)] == expected
+    rows = [{"observation_concept_id": "1", "value_as_concept_id": text} for text in ("4188539", "0")]
+    found = silver(spark, "omop", "observation", *rows)
+    assert [found["observation", f"h{n}"].answer for n in (0, 1)] == ["OMOP:4188539", None]
+
+
+def test_every_code_that_an_event_names_is_looked_for_once(spark):
+    told = {"observation_concept_id": "1", "value_as_concept_id": "2"}
+    rows = bronze(spark, "observation", told, told | {"observation_id": "5"}).union(
+        bronze(spark, "concept", {"concept_id": "3", "concept_name": "a"})
+    )
+    assert sorted(row[0] for row in codes_of(rows, mapping.load("omop")).collect()) == ["OMOP:1", "OMOP:2"]

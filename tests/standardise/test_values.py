@@ -103,3 +103,12 @@ def test_the_shipped_table_is_whole():
         assert measurement.low < measurement.high
         known = set(table.units.values())
         assert measurement.unit in known and set(measurement.conversions) <= known
+
+
+def test_a_number_is_read_and_what_only_java_takes_for_one_is_not(spark):
+    texts = ["1", " -2.5 ", ".5", "1e3", "nan", "-Infinity", "1e400", "5f", "0x1p3", "1,5", "", None]
+    frame = spark.createDataFrame([(text,) for text in texts], "text string")
+    found = [row[0] for row in frame.select(values.number(F.col("text")).cast("string")).collect()]
+    assert found == ["1.0", "-2.5", "0.5", "1000.0", "NaN", "-Infinity", "Infinity", *[None] * 5]
+    whole = [row[0] for row in frame.select(values.whole(F.col("text"))).collect()]
+    assert whole == [1, *[None] * 11]
