@@ -184,11 +184,13 @@ def taken_back(run: job.Run, meant: Mapping, decided: DataFrame, num_of: dict[st
         DataError: TOO_MANY_WITHDRAWN.
     """
     deleted = {table.removeprefix(DELETED) for table in num_of if table.startswith(DELETED)}
-    missed = withdrawals.unnamed(decided) if run.delivery.is_snapshot else None
-    complete = held(run, meant, num_of, missed) if run.delivery.is_snapshot else set()
-    names = sorted({m.silver for m in meant.meanings if m.table in deleted | complete} & set(withdrawals.RECORD))
-    if not names:
+    is_snapshot = run.delivery.is_snapshot
+    if not (deleted or is_snapshot):
         return None
+    missed = withdrawals.unnamed(decided)
+    complete = held(run, meant, num_of, missed) if is_snapshot else set()
+    spoken_of = {m.silver for m in meant.meanings if is_snapshot or m.table in deleted}
+    names = sorted(spoken_of & set(withdrawals.RECORD))
     hide = record_pseudonymiser(run)
     named = withdrawals.named(decided, meant, hide).persist(StorageLevel.DISK_ONLY)
     histories = {
@@ -205,7 +207,7 @@ def taken_back(run: job.Run, meant: Mapping, decided: DataFrame, num_of: dict[st
     num_gone = sum(absent for _, absent in numbers.values())
     print(f"  {num_gone:,} records of earlier deliveries are withdrawn")
     told_gaps = withdrawals.without_effect(named, known)
-    return Gone(names, known, told_gaps.unionByName(missed) if missed else told_gaps, num_gone)
+    return Gone(names, known, told_gaps.unionByName(missed) if is_snapshot else told_gaps, num_gone)
 
 
 def held(run: job.Run, meant: Mapping, num_of: dict[str, int], missed: DataFrame) -> set[str]:

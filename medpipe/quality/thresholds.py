@@ -38,7 +38,7 @@ def require(thresholds: dict[str, Threshold], source: str, counts: Counts) -> No
         raise DataError(
             "TOO_MANY_BAD_ROWS",
             f"{source}: {num_bad} of {num_judged} rows quarantined ({told}); thresholds.{source} allows {allowed}; "
-            "nothing was published. See phi.quarantine, and phi.schema_drift for columns that are new or missing; "
+            "nothing was published. See phi.quarantine, and for records whose columns changed phi.schema_drift; "
             "ask for a new delivery or raise the threshold",
         )
 
