@@ -31,8 +31,16 @@ def test_a_night_on_a_cluster_writes_the_tables_of_a_night_on_one_machine(
     key_file.write_text(KEY)
     flags = [*found.flags(found.as_ofs[1]), "--set", f"privacy.key=file:{key_file}"]
     flags += ["--delivery", str(found.deliveries[1])]
+    (events := tmp_path / "events").mkdir()
+    logged = {
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": events.as_uri(),
+        "spark.eventLog.compress": "false",
+    }
     with standalone_cluster() as cluster:
-        done = cluster.submit(script, flags, [zip_file], FAST, seconds=800)
+        done = cluster.submit(script, flags, [zip_file], FAST | logged, seconds=800)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert "score_population" in done.stdout and "not run" not in done.stdout
+    log = "".join(file.read_text() for file in events.rglob("*") if file.is_file())
+    assert "SparkListenerEnvironmentUpdate" in log and str(key_file) in log and KEY not in log
     assert differing(found.tables(spark), after_second_night.tables(spark)) == []

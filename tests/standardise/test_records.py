@@ -31,12 +31,13 @@ def silver(spark, meant, table, *rows):
 
 def test_a_row_that_gives_two_rows_gives_the_second_where_its_column_has_a_value(spark):
     ann = {"id": "a", "birthdate": "1950-02-03", "gender": "F", "deathdate": "2020-01-01T10:00:00Z"}
+    ann |= {"state": "Massachusetts", "zip": "02139"}
     bob = {"id": "b", "birthdate": "1950-02-03", "gender": "M"}
     found = silver(spark, "synthea", "patients", ann, bob, "broken")
     assert set(found) == {("patients", "h0"), ("patients.death", "h0"), ("patients", "h1"), ("patients", "h2")}
     patient, death = found["patients", "h0"], found["patients.death", "h0"]
     assert (patient.silver, patient.person_id, patient.sex) == ("silver.patient", "a", "female")
-    assert patient.birth_date == date(1950, 2, 3)
+    assert (patient.birth_date, patient.state, patient.postcode) == (date(1950, 2, 3), "MA", "02139")
     assert (death.silver, death.kind, death.concept) == ("silver.event", "death", "OMOP:4306655")
     assert death.event_at == datetime(2020, 1, 1, 10) and death.person_id == "a"
     assert found["patients", "h2"].fault == "FIELD_COUNT"
