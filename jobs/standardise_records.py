@@ -103,7 +103,7 @@ def standard_concepts(run: job.Run, meant: Mapping, records: DataFrame) -> DataF
     return known.join(F.broadcast(codes_of(records, meant)), on="source_concept", how="left_semi").persist()
 
 
-def typed(records: DataFrame, meant: Mapping, d: Delivery, zone: str, standard: DataFrame | None) -> DataFrame:
+def typed(records: DataFrame, meant: Mapping, d: Delivery, zone: str, standard: DataFrame | None = None) -> DataFrame:
     """Every record as the rows of silver it gives, with lineage and what is wrong with each alone."""
     rows = silver_rows(records, meant, zone, units.shipped(), standard)
     rows = rows.withColumns(lineage(d.known_at, d.is_history, d.source, d.delivery_id))

@@ -28,6 +28,8 @@ REQUIRED = {
     "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
+    # Else PySpark walks its stack and tells the JVM of it for every column that is named: half of what plans take.
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
 }
 
 LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")

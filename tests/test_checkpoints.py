@@ -1,10 +1,15 @@
+import dataclasses
+import hashlib
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from medpipe import checkpoints
 from medpipe.errors import DataError
-from medpipe.recipes import RISK_GRU, Trained
+from medpipe.recipes import RISK_GRU, Trained, ready
 from medpipe.stream.tokens import vocabulary_of
 
 VOCABULARY = vocabulary_of([30, -2], [2, 3], [0.5, 1.5], [1, 2])
@@ -64,8 +69,36 @@ def test_a_missing_model_is_named(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"not tensors at all"])
 def test_a_file_that_is_no_checkpoint_is_refused_though_its_name_fits(tmp_path, content):
-    import hashlib
-
     (tmp_path / "weights.safetensors").write_bytes(content)
     with pytest.raises(DataError, match="WEIGHTS_UNREADABLE"):
         checkpoints.load(str(tmp_path), hashlib.sha256(content).hexdigest())
+
+
+class Payload:
+    """What a pickle would run: it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("write", [pickle.dump, torch.save], ids=["pickle", "torch"])
+def test_a_pickle_in_place_of_the_weights_is_refused_and_does_not_run(tmp_path, write):
+    with (tmp_path / "weights.safetensors").open("wb") as file:
+        write(Payload(tmp_path / "ran"), file)
+    digest = hashlib.sha256((tmp_path / "weights.safetensors").read_bytes()).hexdigest()
+    with pytest.raises(DataError, match="WEIGHTS_UNREADABLE"):
+        checkpoints.load(str(tmp_path), digest)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_another_shape_or_name_are_refused(tmp_path, trained):
+    name, tensor = next(iter(trained.weights.items()))
+    others = {name: tensor[:-1]}, {"another": tensor.clone()}
+    for weights in (trained.weights | others[0], trained.weights | others[1]):
+        saved = save(tmp_path, dataclasses.replace(trained, weights=weights))
+        loaded = checkpoints.load(str(tmp_path / saved.folder), saved.sha256)
+        with pytest.raises(DataError, match="WRONG_SHAPE: the weights of risk_gru"):
+            ready(RISK_GRU, loaded)

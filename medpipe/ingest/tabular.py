@@ -146,9 +146,12 @@ def _header(file: DeliveredFile, table: str, mapping: Mapping) -> tuple[str, tup
 def _first_line(file: DeliveredFile) -> str:
     opened = gzip.open if file.name.lower().endswith(".gz") else open
     try:
-        with opened(file.path, "rt", encoding="utf-8-sig") as text:
-            return text.readline()
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile):
+        # Of the first line alone: the others are judged one by one, and Python decodes ahead.
+        with opened(file.path, "rt", encoding="utf-8-sig", errors="surrogateescape") as text:
+            line = text.readline()
+        line.encode()
+        return line
+    except (UnicodeEncodeError, EOFError, gzip.BadGzipFile):
         raise DataError(
             "BAD_HEADER", f"{file.name}: the first line is not UTF-8 text; deliver UTF-8 CSV, gzip or Parquet"
         ) from None

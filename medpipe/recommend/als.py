@@ -84,7 +84,7 @@ def fit(ratings: DataFrame, settings: AlsSettings, treatments: list[str]) -> Fac
         treatments: the catalogue of the ratings, sorted.
     Raises:
         UsageError: NO_CHECKPOINT_DIR.
-        DataError: DUPLICATE_RATINGS (ALS would take each for a patient's word); TOO_MANY_KEYS.
+        DataError: DUPLICATE_RATINGS (ALS would take each for a patient's word); BAD_RATINGS; TOO_MANY_KEYS.
     Cost: with one block one task does the sums, some 25 bytes of memory a rating.
     """
     require_checkpoints(settings.iterations, ratings.sparkSession.conf.get("spark.checkpoint.dir", None))
@@ -163,20 +163,25 @@ def _histories(ratings: DataFrame, treatments: list[str]) -> DataFrame:
 
 
 def _require_usable(histories: DataFrame) -> None:
-    """Refuses more patients than ALS can number, and a treatment twice in one history.
+    """Refuses more patients than ALS can number, a treatment twice in one history, and a rating that is no confidence.
 
     Raises:
-        DataError: DUPLICATE_RATINGS, TOO_MANY_KEYS.
+        DataError: DUPLICATE_RATINGS, BAD_RATINGS, TOO_MANY_KEYS.
     """
     held = F.col("items.item")
     num_repeated = F.size(held) - F.size(F.array_distinct(held))
-    found = histories.agg(F.count("*").alias("num_patients"), F.sum(num_repeated).alias("num_repeated")).first()
+    # Spark sorts NaN above every number.
+    bad = F.filter("items.rating", lambda rating: rating.isNull() | (rating <= 0) | (rating >= float("inf")))
+    sums = {"num_repeated": F.sum(num_repeated), "num_bad": F.sum(F.size(bad))}
+    found = histories.agg(F.count("*").alias("num_patients"), *[s.alias(name) for name, s in sums.items()]).first()
     require_int(found.num_patients, "patients")
     if found.num_repeated:
         raise DataError(
             "DUPLICATE_RATINGS",
             f"{found.num_repeated} pairs of patient and treatment are rated again; aggregate them first",
         )
+    if found.num_bad:
+        raise DataError("BAD_RATINGS", f"{found.num_bad} ratings are no finite number above 0; leave them out first")
 
 
 def _of_new(popular: list[tuple[str, float]], patients: DataFrame, top_k: int) -> DataFrame:

@@ -83,3 +83,29 @@ def test_a_patient_without_events_is_a_birth_alone(spark, built):
 def test_of_a_long_history_the_latest_events_are_kept(spark, built):
     assert built(SequenceSettings(max_events=1))["ann"].concepts == hashes(spark, "BIRTH:female", "D")
     assert built(SequenceSettings(lookback_days=10))["ann"].concepts == hashes(spark, "BIRTH:female", "D")
+
+
+def test_of_a_hundred_thousand_events_the_latest_are_kept_and_one_event_is_kept_alone(spark, table):
+    cohort = table("""
+        role string | patient_id string | index_at timestamp | split string | label int | exclusion string
+        fit         | ann               | 2025-06-01         | train        | 1         |
+        fit         | bob               | 2025-06-01         | train        | 0         |
+    """)
+    patients = table("""
+        patient_id string | birth_date date | sex string
+        ann               | 1960-06-01      | female
+        bob               | 1970-06-01      | male
+    """)
+    at = F.lit(INDEX) - F.make_dt_interval(mins=F.col("id").cast("int") + 1)
+    events = spark.range(100_000).select(
+        F.lit("ann").alias("patient_id"),
+        F.col("id").cast("string").alias("event_id"),
+        F.concat(F.lit("C"), "id").alias("concept"),
+        at.alias("event_at"),
+        at.alias("recorded_at"),
+        F.col("id").cast("double").alias("value"),
+    )
+    events = events.union(events.where("event_id = '7'").withColumn("patient_id", F.lit("bob")))
+    rows = sequences(cohort, patients, events, "UTC", SequenceSettings()).collect()
+    amounts = {row.patient_id: row.amounts[1:] for row in rows}
+    assert amounts == {"ann": [float(n) for n in range(255, -1, -1)], "bob": [7.0]}

@@ -95,6 +95,22 @@ def test_quoted_commas_and_quotes_are_read(spark, tmp_path):
     assert dict(received(spark, folder)[0][3])["person_source_value"] == 'a "b", c'
 
 
+def test_a_quote_that_is_not_closed_and_one_around_a_line_break_spoil_their_own_lines_only(spark, tmp_path):
+    lines = [ROWS[0], '2,"8507,1960,,,MRN-2', "3,8507,1960,,,MRN-3", '4,8507,1960,,"MRN', '4",MRN-4', ROWS[1]]
+    found = received(spark, deliver(tmp_path / "d", "2026-01-30T22:00:00", person=lines))
+    whole = {dict(row[3])["person_id"] for row in found if not row[4]}
+    assert len(found) == len(lines) and whole == {"1", "2", "3"}
+    assert {row[4] for row in found if row[4]} == {lines[1], lines[3], lines[4]}
+
+
+def test_bytes_that_are_not_utf8_are_seen_in_the_row_they_stand_in(spark, tmp_path):
+    folder = folder_of(
+        tmp_path / "d", "person.csv", f"{PERSON}\n{ROWS[0]}\n2,8507,1960,,,M\xfcller\n".encode("latin-1")
+    )
+    found = {dict(row[3])["person_id"]: dict(row[3])["person_source_value"] for row in received(spark, folder)}
+    assert found == {"1": "MRN-1", "2": "M\ufffdller"}
+
+
 @pytest.mark.parametrize(
     ("header", "error", "message"),
     [

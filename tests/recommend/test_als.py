@@ -92,6 +92,22 @@ def test_a_pair_rated_twice_is_refused(ratings):
         fit(ratings.union(ratings.limit(1)), SETTINGS, TREATMENTS)
 
 
+@pytest.mark.parametrize("rating", [float("nan"), float("inf"), 0.0, -1.0, None])
+def test_a_rating_that_is_no_confidence_is_refused(spark, ratings, rating):
+    bad = spark.createDataFrame([("p00", "new", rating)], "patient_id string, treatment string, rating double")
+    with pytest.raises(DataError, match="BAD_RATINGS: 1 ratings"):
+        fit(ratings.union(bad), SETTINGS, [*TREATMENTS, "new"])
+
+
+def test_ratings_that_tell_nobody_apart_and_those_of_one_patient_give_finite_lists(spark, ratings, patients):
+    constant = recommend(ratings.withColumn("rating", F.lit(1.0)), patients, SETTINGS).collect()
+    assert len({row.patient_id for row in constant}) == 61
+    alone = recommend(ratings.where("patient_id = 'p00'"), patients, SETTINGS).collect()
+    # What only p00 has is all there is: nothing is left for p00, and the others get it as new patients do.
+    assert {row.path for row in alone} == {"popularity"} and "p00" not in {row.patient_id for row in alone}
+    assert all(np.isfinite(row.score) for row in constant + alone)
+
+
 def test_many_iterations_need_a_checkpoint_folder(spark, ratings):
     require_checkpoints(10, None)
     with pytest.raises(UsageError, match="NO_CHECKPOINT_DIR: 11 ALS iterations need spark.checkpoint.dir"):

@@ -174,3 +174,8 @@ def test_every_code_that_an_event_names_is_looked_for_once(spark):
         bronze(spark, "concept", {"concept_id": "3", "concept_name": "a"})
     )
     assert sorted(row[0] for row in codes_of(rows, mapping.load("omop")).collect()) == ["OMOP:1", "OMOP:2"]
+
+
+def test_a_row_with_bytes_that_were_no_text_says_so(spark):
+    row = {"person_id": "1", "gender_concept_id": "8507", "year_of_birth": "1960", "person_source_value": "M\ufffdller"}
+    assert list(silver(spark, "omop", "person", row)["person", "h0"].faults) == ["ENCODING"]
