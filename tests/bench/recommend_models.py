@@ -99,7 +99,7 @@ def _told_nothing(given: Taught, **chosen) -> Model:
     return replace(found, by_feature=np.zeros((num_features, found.by_feature.shape[1])))
 
 
-_TOWERS = {"dim": [32, 64], "num_epochs": [15, 25], "hidden": [0.3, 0.5], "weight_decay": [0.01, 0.1, 0.3]}
+_TOWERS = {"dim": [32, 64], "num_epochs": [10, 20], "hidden": [0.3, 0.5], "weight_decay": [0.01, 0.1, 0.3]}
 WITHOUT_FEATURES = {
     "popularity": Kind(lambda given: popularity(given.counted), {}),
     "cosine_formula": Kind(

@@ -72,7 +72,7 @@ def run(part: str, folder: Path, out: Path) -> tuple[dict[str, np.ndarray], dict
         return compare_new(recommend_data.eicu(folder / "ehr_eicu_demo"), int(number))
     if name == "films":
         return compare(recommend_data.movielens(folder / "rec_movielens_small"), False, 1)
-    return compare(recommend_data.hospital(out / "hospital", 10_000, seed=1), True, 1)
+    return compare(recommend_data.hospital(out / "hospital", 6_000, seed=1), True, 1)
 
 
 def compare(data: Data, is_time_ordered: bool, seed: int) -> tuple[dict[str, np.ndarray], dict]:
