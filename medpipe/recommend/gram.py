@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from medpipe.errors import DataError
 from medpipe.recommend.histories import Histories
 from medpipe.recommend.population import Population
 
