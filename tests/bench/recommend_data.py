@@ -73,15 +73,16 @@ def eicu(folder: Path) -> Data:
 
 
 def _diagnoses(folder: Path, of_stay: pd.Series) -> pd.DataFrame:
-    """Every level of a diagnosis: organ system, disease, kind."""
-    rows = pd.read_csv(folder / "diagnosis.csv.gz", usecols=["patientunitstayid", "diagnosisstring"])
-    levels = rows.diagnosisstring.str.split("|")
-    found = [
-        pd.DataFrame(
-            {"uniquepid": rows.patientunitstayid.map(of_stay), "feature": "dx " + levels.str[:depth].str.join("|")}
-        )
-        for depth in (1, 2, 3, 4)
-    ]
+    """Every level of a diagnosis, and of APACHE's at admission: organ system, disease, kind."""
+    found = []
+    for table, column in (("diagnosis", "diagnosisstring"), ("admissiondx", "admitdxpath")):
+        rows = pd.read_csv(folder / f"{table}.csv.gz", usecols=["patientunitstayid", column])
+        levels = rows[column].str.split("|")
+        patient = rows.patientunitstayid.map(of_stay)
+        for depth in range(1, 7):
+            is_deep = levels.str.len() >= depth
+            said = f"{table} " + levels[is_deep].str[:depth].str.join("|")
+            found.append(pd.DataFrame({"uniquepid": patient[is_deep], "feature": said}))
     return pd.concat(found)
 
 
@@ -124,7 +125,9 @@ def hospital(folder: Path, num_patients: int, seed: int) -> Data:
     names = json.loads((folder / "truth" / "treatments.json").read_text())
     drugs = _read(delivery / "drug_exposure", ["person_id", "drug_concept_id", "drug_exposure_start_date"])
     drugs["treatment"] = "OMOP:" + drugs.drug_concept_id
-    drugs["day"] = pd.to_datetime(drugs.drug_exposure_start_date, errors="coerce").map(pd.Timestamp.toordinal)
+    drugs["day"] = (
+        pd.to_datetime(drugs.drug_exposure_start_date, errors="coerce") - pd.Timestamp("1970-01-01")
+    ).dt.days
     known = drugs[drugs.treatment.isin(names) & drugs.day.notna()]
     given = known.groupby(["person_id", "treatment"]).agg(count=("day", "size"), day=("day", "min")).reset_index()
     people = _read(delivery / "person", ["person_id", "gender_concept_id", "year_of_birth"]).drop_duplicates(
