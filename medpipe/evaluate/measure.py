@@ -135,9 +135,10 @@ def figures(rows: DataFrame, groups: DataFrame, baseline: str, judged: Judged, m
     for metric, name in list(names.items())[:3]:
         values[f"{metric}_above_{baseline}"] = F.when(is_other, F.col(name) - F.col(f"their_{name}"))
     told = means(joined, values, ("model", "subgroup")).where(F.col("num_patients") >= min_patients)
-    covered = rows.groupBy("model").agg(
-        (F.size(F.array_distinct(F.flatten(F.collect_set("listed")))) / len(judged.share)).alias("value"),
-        F.count("*").alias("num_patients"),
+    listed = rows.select("model", "patient_id", F.explode_outer("listed").alias("item"))
+    covered = listed.groupBy("model").agg(
+        (F.count_distinct("item") / len(judged.share)).alias("value"),
+        F.count_distinct("patient_id").alias("num_patients"),
     )
     unknown = F.lit(None).cast("double")
     covered = covered.withColumns(

@@ -128,7 +128,10 @@ def hospital(folder: Path, num_patients: int, seed: int) -> Data:
     drugs["day"] = (
         pd.to_datetime(drugs.drug_exposure_start_date, errors="coerce") - pd.Timestamp("1970-01-01")
     ).dt.days
-    known = drugs[drugs.treatment.isin(names) & drugs.day.notna()]
+    table = pq.read_table(folder / "truth" / "preference.parquet").to_pandas()
+    table.index = table.person_id.astype(str)
+    # What was planted as dirt stays out: unknown people and drugs, days that are none.
+    known = drugs[drugs.treatment.isin(names) & drugs.day.notna() & drugs.person_id.isin(table.index)]
     given = known.groupby(["person_id", "treatment"]).agg(count=("day", "size"), day=("day", "min")).reset_index()
     people = _read(delivery / "person", ["person_id", "gender_concept_id", "year_of_birth"]).drop_duplicates(
         "person_id"
@@ -150,8 +153,7 @@ def hospital(folder: Path, num_patients: int, seed: int) -> Data:
         given.day,
         pairs.drop_duplicates().dropna(),
     )
-    table = pq.read_table(folder / "truth" / "preference.parquet").to_pandas().set_index("person_id")
-    rows = table.loc[sorted(given.person_id.unique().astype(int), key=str)].preference
+    rows = table.loc[sorted(given.person_id.unique())].preference
     columns = [names.index(name) for name in sorted(given.treatment.unique())]
     return Data(data.name, data.had, data.day, data.features, np.stack(rows.to_numpy())[:, columns])
 
