@@ -67,6 +67,15 @@ def of_batch(batch: pa.RecordBatch, num_treatments: int, num_features: int) -> H
     )
 
 
+def to_batch(found: Histories) -> pa.RecordBatch:
+    """The other way: HISTORIES of these patients."""
+    lists = [(found.had, found.had.indices), (found.had, found.had.data), (found.features, found.features.indices)]
+    arrays = [pa.ListArray.from_arrays(pa.array(matrix.indptr, pa.int32()), pa.array(of)) for matrix, of in lists]
+    return pa.RecordBatch.from_arrays(
+        [found.patient_ids, *arrays], names=["patient_id", "treatments", "weights", "features"]
+    )
+
+
 def _matrix(columns: pa.ListArray, values: np.ndarray, width: int) -> sparse.csr_matrix:
     starts = np.concatenate([[0], np.cumsum(columns.value_lengths().to_numpy())])
     return sparse.csr_matrix((values, columns.flatten().to_numpy(), starts), shape=(len(columns), width))
