@@ -42,7 +42,7 @@ class Nights:
             "--config",
             str(self.hospital / "hospital.toml"),
         ]
-        pairs = [f"privacy.key=env:{KEY_VARIABLE}", "train.max_epochs=2", "recommend.rank=4", "recommend.iterations=3"]
+        pairs = [f"privacy.key=env:{KEY_VARIABLE}", "train.max_epochs=2", "als.rank=4", "als.iterations=3"]
         return given + [flag for pair in pairs for flag in ("--set", pair)]
 
     def workplace(self, spark: SparkSession, as_of: date) -> job.Workplace:

@@ -11,13 +11,16 @@ import pyarrow as pa
 import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 from scipy import sparse
 
 from medpipe.errors import DataError
+from medpipe.recommend.catalogue import Catalogue
 from medpipe.recommend.histories import Histories, of_batch
 from medpipe.recommend.parts import Model
 from medpipe.recommend.reasons import Reasons, reasons_of
 from medpipe.recommend.rules import IN_LIST, Rules
+from medpipe.recommend.served import RecommendSettings
 from medpipe.recommend.topk import scores_of
 from medpipe.recommend.walk import Walked, walked
 
@@ -25,7 +28,9 @@ from medpipe.recommend.walk import Walked, walked
 SCORED_ROWS = 256
 # A stored score is rounded to 1e-6, which takes half of what the reasons may be off by.
 TOLERANCE = 4e-7
-REASON = pa.struct([("kind", pa.string()), ("concept", pa.string()), ("contribution", pa.float64())])
+REASON = pa.struct(
+    [("kind", pa.string()), ("concept", pa.string()), ("contribution", pa.float64()), ("num_patients", pa.int64())]
+)
 LISTED = pa.struct(
     [
         ("rank", pa.int32()),
@@ -43,7 +48,7 @@ _ARROW = pa.schema(
 )
 LISTS = (
     "patient_id string, path string, listed array<struct<rank int, treatment string, score double, "
-    "reasons array<struct<kind string, concept string, contribution double>>, rest double>>, "
+    "reasons array<struct<kind string, concept string, contribution double, num_patients long>>, rest double>>, "
     "blocked array<struct<place int, treatment string, reason string, cause string>>"
 )
 
@@ -53,16 +58,16 @@ class Lister:
     """For `mapInArrow` over HISTORIES and causes (array<int>, places in rules.causes) -> LISTS, a row per patient.
 
     Attributes:
-        treatments, features: the names of the model's columns.
-        top_k: the longest list. num_reasons: told of each treatment.
+        names: of the model's columns.
+        together: (M + N, M), patients who have the treatment or feature (row) and the treatment (column).
+        settings: reads top_k, num_reasons and min_patients.
     """
 
     model: Model
     rules: Rules
-    treatments: list[str]
-    features: list[str]
-    top_k: int
-    num_reasons: int
+    names: Catalogue
+    together: np.ndarray
+    settings: RecommendSettings
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """
@@ -75,15 +80,15 @@ class Lister:
                 yield self._lists(batch.slice(start, SCORED_ROWS))
 
     def _lists(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        known = of_batch(batch, len(self.treatments), len(self.features))
+        known = of_batch(batch, len(self.names.treatments), len(self.names.features))
         scores = self.model.scores(known)  # (B, M)
-        found = walked(scores, known.had, _causes(batch, len(self.rules.causes)), self.rules, self.top_k)
+        found = walked(scores, known.had, _causes(batch, len(self.rules.causes)), self.rules, self.settings.top_k)
         columns = [batch.column("patient_id"), _paths(known), self._listed(known, scores, found)]
         return pa.RecordBatch.from_arrays([*columns, self._blocked(batch.num_rows, found)], schema=_ARROW)
 
     def _listed(self, known: Histories, scores: np.ndarray, found: Walked) -> pa.ListArray:
         """Of each patient the array of LISTED."""
-        items = np.zeros((len(scores), self.top_k), np.int64)
+        items = np.zeros((len(scores), self.settings.top_k), np.int64)
         items[found.rows, found.ranks - 1] = found.columns
         parts = self.model.parts(known, items)
         off = np.abs(parts.totals(known) - np.take_along_axis(scores, items, axis=1))
@@ -94,36 +99,38 @@ class Lister:
         # Lists shorter than top_k have no reasons for what is not there.
         is_listed = np.zeros(items.shape, bool)
         is_listed[found.rows, found.ranks - 1] = True
-        reasons = reasons_of(parts, known, self.num_reasons)
+        reasons = reasons_of(parts, known, self.settings.num_reasons)
         columns = [pa.array(found.ranks, pa.int32()), self._treatments(found.columns), pa.array(scores_of(found.steps))]
-        columns += [self._reasons(reasons, is_listed), pa.array(reasons.rest[is_listed])]
+        columns += [self._reasons(reasons, is_listed, items), pa.array(reasons.rest[is_listed])]
         return _grouped(found.rows, len(scores), pa.StructArray.from_arrays(columns, fields=list(LISTED)))
 
-    def _reasons(self, reasons: Reasons, is_listed: np.ndarray) -> pa.ListArray:
+    def _reasons(self, reasons: Reasons, is_listed: np.ndarray, items: np.ndarray) -> pa.ListArray:
         """Of each place of a list the array of REASON."""
         is_told = np.repeat(is_listed.ravel(), reasons.counts.ravel())
         is_feature, columns = reasons.is_feature[is_told], reasons.columns[is_told]
-        names = pa.array([*self.treatments, *self.features], pa.string())
+        columns = columns + is_feature * len(self.names.treatments)
+        counts = reasons.counts[is_listed]
+        num_patients = self.together[columns, np.repeat(items[is_listed], counts)]
         told = [
             pa.array(["treatment", "feature"]).take(pa.array(is_feature.astype(np.int64))),
-            names.take(pa.array(columns + is_feature * len(self.treatments))),
+            pa.array([*self.names.treatments, *self.names.features], pa.string()).take(pa.array(columns)),
             pa.array(reasons.contributions[is_told]),
+            pa.array(num_patients, pa.int64(), mask=num_patients < self.settings.min_patients),
         ]
-        counts = reasons.counts[is_listed]
         entries = np.repeat(np.arange(len(counts)), counts)
         return _grouped(entries, len(counts), pa.StructArray.from_arrays(told, fields=list(REASON)))
 
     def _blocked(self, num_patients: int, found: Walked) -> pa.ListArray:
         """Of each patient the array of BLOCKED."""
         rows, places, columns, numbers = found.blocked.T
-        names = [*self.rules.causes, *((IN_LIST, name) for name in self.treatments)]
+        names = [*self.rules.causes, *((IN_LIST, name) for name in self.names.treatments)]
         reasons, causes = zip(*names, strict=True)
         told = [pa.array(places, pa.int32()), self._treatments(columns)]
         told += [pa.array(part, pa.string()).take(pa.array(numbers)) for part in (reasons, causes)]
         return _grouped(rows, num_patients, pa.StructArray.from_arrays(told, fields=list(BLOCKED)))
 
     def _treatments(self, columns: np.ndarray) -> pa.Array:
-        return pa.array(self.treatments, pa.string()).take(pa.array(columns))
+        return pa.array(self.names.treatments, pa.string()).take(pa.array(columns))
 
 
 def safe_lists(rows: DataFrame, lister: Lister) -> DataFrame:
@@ -137,6 +144,13 @@ def safe_lists(rows: DataFrame, lister: Lister) -> DataFrame:
     """
     columns = ("patient_id", "treatments", "weights", "features", "causes")
     return rows.select(*columns).mapInArrow(lister, LISTS)
+
+
+def nothing_listed(patients: DataFrame) -> DataFrame:
+    """LISTS of a lake that knows no treatment of anybody: patients (patient_id, unique), and nothing of them."""
+    kinds = StructType.fromDDL(LISTS)
+    nothing = [F.array().cast(kinds[name].dataType).alias(name) for name in ("listed", "blocked")]
+    return patients.select("patient_id", F.lit("none").alias("path"), *nothing)
 
 
 def listed(lists: DataFrame) -> DataFrame:

@@ -6,9 +6,11 @@ import pyarrow as pa
 import pytest
 
 from medpipe.errors import DataError
+from medpipe.recommend.catalogue import Catalogue
 from medpipe.recommend.lists import Lister, blocked, listed, safe_lists
 from medpipe.recommend.rules import pairs_of, rules_of, with_causes
 from medpipe.recommend.safety import Line, Table, Tables
+from medpipe.recommend.served import RecommendSettings
 from tests.recommend.linear_model import Sums
 
 TREATMENTS = ["aspirin", "ibuprofen", "insulin", "statin", "warfarin"]
@@ -39,7 +41,10 @@ TABLES = Tables(
 )
 PAIRS = pairs_of(TABLES, TREATMENTS)
 RULES = rules_of(PAIRS, TREATMENTS)
-LISTER = Lister(MODEL, RULES, TREATMENTS, FEATURES, 3, 2)
+# Ten patients have insulin and statin, nine have any other two.
+TOGETHER = np.full((6, 5), 9)
+TOGETHER[2, 3] = TOGETHER[3, 2] = 10
+LISTER = Lister(MODEL, RULES, Catalogue(TREATMENTS, FEATURES), TOGETHER, RecommendSettings(top_k=3, num_reasons=2))
 EVENTS = """
     patient_id string | kind string | concept string | ended_at timestamp
     ann               | drug        | warfarin       |
@@ -112,8 +117,8 @@ def test_lists_hold_what_is_safe_and_beside_them_stands_what_was_blocked_and_why
         ("eve", 2, "insulin", "popularity"),
         ("eve", 3, "statin", "popularity"),
     ]
-    assert [tuple(part) for part in found[0].reasons] == [("treatment", "warfarin", 0.022)]
-    assert [tuple(part) for part in found[2].reasons] == [("feature", "old", 0.02)]
+    assert [tuple(part) for part in found[0].reasons] == [("treatment", "warfarin", 0.022, None)]
+    assert [tuple(part) for part in found[2].reasons] == [("feature", "old", 0.02, None)]
     for row in found:
         assert row.score == pytest.approx(row.rest + sum(part.contribution for part in row.reasons), abs=1e-6)
     told = blocked(lists, PAIRS).orderBy("patient_id", "place", "reason").collect()
@@ -134,7 +139,8 @@ def test_the_gravest_reasons_are_told_and_the_rest_is_one_number():
     (first, second) = rows.column("listed")[0].as_py()
     # statin: 0.2 + 0.003 (aspirin) + 0.008 (ibuprofen) + 0.013 (insulin)
     assert (first["treatment"], first["score"], first["rest"]) == ("statin", 0.224, 0.203)
-    told = [("treatment", "insulin", 0.013), ("treatment", "ibuprofen", 0.008)]
+    # Fewer than ten patients are not told of.
+    told = [("treatment", "insulin", 0.013, 10), ("treatment", "ibuprofen", 0.008, None)]
     assert [tuple(reason.values()) for reason in first["reasons"]] == told
     assert (second["rank"], second["treatment"]) == (2, "warfarin")
 

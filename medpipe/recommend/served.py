@@ -1,0 +1,51 @@
+"""The model that the night fits and lists come from: exact ALS with a prior from features, and EASE, as one score."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medpipe.recommend.blend import Blend
+from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
+from medpipe.recommend.gram import gram
+from medpipe.recommend.linear import EaseSettings, ease
+from medpipe.recommend.population import Population
+
+
+@dataclass(frozen=True)
+class RecommendSettings:
+    """Lists and what stands beside them.
+
+    Attributes:
+        top_k: length of a list.
+        num_reasons: parts of a score that are told; all others are one number.
+        min_patients: how many patients had a reason and the treatment both is told from so many on.
+        max_features: most common features that the model knows.
+    """
+
+    top_k: int = 10
+    num_reasons: int = 3
+    min_patients: int = 10
+    max_features: int = 1000
+
+
+@dataclass(frozen=True)
+class Served:
+    """Attributes:
+    together: int32 (M + N, M), patients who have a treatment or feature (row) and a treatment (column).
+    """
+
+    model: Blend
+    together: np.ndarray
+
+
+def fitted(population: Population, als: ExactAlsSettings, closed: EaseSettings) -> Served:
+    """Both models, weighed alike: weights chosen on one hospital's past would be another reason for a list to change.
+
+    Args:
+        population: at least one treatment.
+    Cost: als.iterations + 1 passes over the patients.
+    """
+    counts = gram(population)
+    models = (exact_als(population, counts, als), ease(counts, closed))
+    together = counts.counts[:-1, : population.num_treatments].astype(np.int32)
+    return Served(Blend(models, np.full((2, len(models)), 1 / len(models))), together)
