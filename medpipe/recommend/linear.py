@@ -61,16 +61,26 @@ def popularity(gram: Gram) -> Linear:
 
 
 def popularity_by_feature(gram: Gram, shrinkage: float = 20.0) -> Linear:
-    """Log odds of popularity, and how much each feature shifts them (naive Bayes).
+    """The share among all, plus for each feature of the patient the share among those who have it.
 
     Args:
         shrinkage: patients of average habits added to those with a feature.
     """
-    had = np.diag(gram.treatments)
-    share = (had + 0.5) / (gram.num_patients + 1)
+    share = np.diag(gram.treatments) / max(gram.num_patients, 1.0)
     with_feature = np.diag(gram.features_and_one)[:-1, None]
-    shifted = (gram.treatments_by_feature + shrinkage * share) / (with_feature + shrinkage)
-    return _of(gram, base=_log_odds(share), by_feature=_log_odds(shifted) - _log_odds(share))
+    by_feature = (gram.treatments_by_feature + shrinkage * share) / (with_feature + shrinkage)
+    return _of(gram, base=share, by_feature=by_feature)
+
+
+def feature_ridge(gram: Gram, reg: float = 30.0) -> Linear:
+    """Ridge regression of each treatment on the features, with a free intercept: what is known before any treatment.
+
+    Cost: N**3, once, on the driver.
+    """
+    counts = gram.features_and_one
+    penalties = np.append(np.full(len(counts) - 1, reg), 1e-9)
+    weights = np.linalg.solve(counts + np.diag(penalties), gram.counts[gram.num_treatments :, : gram.num_treatments])
+    return _of(gram, base=weights[-1], by_feature=weights[:-1])
 
 
 def treatment_cosine(gram: Gram, settings: CosineSettings) -> Linear:
@@ -123,10 +133,6 @@ def _of(
         by_treatment=np.zeros((num_treatments, num_treatments)) if by_treatment is None else by_treatment,
         by_feature=np.zeros((num_features, num_treatments)) if by_feature is None else by_feature,
     )
-
-
-def _log_odds(share: np.ndarray) -> np.ndarray:
-    return np.log(share) - np.log1p(-share)
 
 
 def _once(matrix: sparse.csr_matrix) -> sparse.csr_matrix:

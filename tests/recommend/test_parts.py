@@ -9,6 +9,7 @@ from medpipe.recommend.linear import (
     CosineSettings,
     EaseSettings,
     ease,
+    feature_ridge,
     popularity,
     popularity_by_feature,
     treatment_cosine,
@@ -27,6 +28,7 @@ MODELS = {
     "treatment_cosine": treatment_cosine(GRAM, CosineSettings(num_neighbours=10)),
     "popularity": popularity(GRAM),
     "popularity_by_feature": popularity_by_feature(GRAM),
+    "feature_ridge": feature_ridge(GRAM),
     "neighbours": Neighbours(TAUGHT.histories, NeighbourSettings(20, 2.0, 0.7)),
     "cosine_formula": Neighbours(TAUGHT.histories, NeighbourSettings(50, 1.0, 0.0)),
 }

@@ -1,0 +1,150 @@
+"""The recommenders that the quality benchmark compares: how each is fitted, and what settings it may draw.
+
+Every model is given the same number of draws, judged on the tuning part.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from pyspark.ml.recommendation import ALS
+from pyspark.sql import SparkSession
+from scipy import sparse
+
+from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
+from medpipe.recommend.gram import Gram, gram
+from medpipe.recommend.histories import Histories
+from medpipe.recommend.linear import (
+    CosineSettings,
+    EaseSettings,
+    ease,
+    feature_ridge,
+    popularity,
+    popularity_by_feature,
+    treatment_cosine,
+)
+from medpipe.recommend.neighbours import Neighbours, NeighbourSettings
+from medpipe.recommend.parts import Model
+from medpipe.recommend.population import InMemory
+
+ASKED = 5000
+# Settings a model may draw: name -> values.
+Grid = dict[str, list]
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Patients to learn from, in memory."""
+
+    histories: Histories
+    counted: Gram
+
+    @property
+    def population(self) -> InMemory:
+        return InMemory(self.histories)
+
+
+def taught(histories: Histories) -> Taught:
+    return Taught(histories, gram(InMemory(histories)))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """fit: of what is taught and the drawn settings. uses_features: a peer with features, not one without."""
+
+    fit: Callable[..., Model]
+    grid: Grid
+    uses_features: bool = False
+
+
+_ALS = {"rank": [64], "reg": [0.1, 0.2, 0.3, 0.5], "alpha": [0.5, 1.0, 2.0]}
+_NEIGHBOURS = {"num_neighbours": [50, 100, 200, 400], "power": [1.5, 2.0, 3.0]}
+
+
+def _als(given: Taught, **chosen) -> Model:
+    return exact_als(given.population, given.counted, ExactAlsSettings(**chosen))
+
+
+def _neighbours(given: Taught, **chosen) -> Model:
+    histories = given.histories
+    known = np.flatnonzero(np.diff(histories.had.indptr))[:ASKED]
+    asked = Histories(histories.patient_ids.take(known), histories.had[known], histories.features[known])
+    return Neighbours(asked, NeighbourSettings(**chosen))
+
+
+WITHOUT_FEATURES = {
+    "popularity": Kind(lambda given: popularity(given.counted), {}),
+    "cosine_formula": Kind(
+        lambda given, num_neighbours: _neighbours(given, num_neighbours=num_neighbours, power=1.0),
+        {"num_neighbours": [20, 30, 50, 70, 100, 150, 200, 300, 400, 600]},
+    ),
+    "patient_cosine": Kind(_neighbours, _NEIGHBOURS),
+    "treatment_cosine": Kind(
+        lambda given, **chosen: treatment_cosine(given.counted, CosineSettings(**chosen)),
+        {"num_neighbours": [20, 50, 100, 200, 1000], "shrinkage": [0.0, 3.0, 10.0, 30.0]},
+    ),
+    "exact_als": Kind(lambda given, **chosen: _als(given, kappa=0.0, **chosen), _ALS),
+    "ease": Kind(
+        lambda given, reg: ease(given.counted, EaseSettings(reg, 0.0)),
+        {"reg": [10, 20, 30, 50, 70, 100, 150, 200, 300, 400, 600, 1000]},
+    ),
+}
+WITH_FEATURES = {
+    "popularity_by_feature": Kind(
+        lambda given, shrinkage: popularity_by_feature(given.counted, shrinkage),
+        {"shrinkage": [1, 3, 5, 10, 20, 50, 100, 200]},
+        True,
+    ),
+    "feature_ridge": Kind(
+        lambda given, reg: feature_ridge(given.counted, reg), {"reg": [1, 3, 10, 20, 30, 50, 100, 200, 300]}, True
+    ),
+    "patient_cosine_features": Kind(_neighbours, _NEIGHBOURS | {"feature_weight": [0.2, 0.5, 1.0]}, True),
+    "ease_features": Kind(
+        lambda given, **chosen: ease(given.counted, EaseSettings(**chosen)),
+        {"reg": [30, 50, 100, 200, 300, 500], "feature_weight": [0.15, 0.3, 0.5, 1.0]},
+        True,
+    ),
+    "als_features": Kind(_als, _ALS | {"kappa": [3.0, 10.0, 20.0, 40.0], "feature_reg": [3.0, 10.0, 30.0]}, True),
+}
+# What is blended; without features their plain forms.
+BLENDED = {
+    True: (
+        "als_features",
+        "ease_features",
+        "patient_cosine_features",
+        "feature_ridge",
+        "treatment_cosine",
+        "popularity",
+    ),
+    False: ("exact_als", "ease", "patient_cosine", "treatment_cosine", "popularity"),
+}
+
+
+def draws(grid: Grid, num_draws: int, seed: int) -> list[dict]:
+    """Different settings, at random from all combinations; all of them where there are no more."""
+    names = list(grid)
+    size = int(np.prod([len(values) for values in grid.values()], dtype=int))
+    chosen = np.random.default_rng(seed).choice(size, min(size, num_draws), replace=False)
+    places = np.unravel_index(np.sort(chosen), [len(grid[name]) for name in names] or [1])
+    return [{name: grid[name][places[n][k]] for n, name in enumerate(names)} for k in range(len(chosen))]
+
+
+MLLIB = {"regParam": [0.03, 0.1, 0.2, 0.3, 0.5], "alpha": [0.5, 1.0, 3.0], "rank": [32, 64]}
+
+
+def mllib_scores(spark: SparkSession, had: sparse.csr_matrix, chosen: dict) -> np.ndarray:
+    """float64 (B, M) of Spark's implicit ALS, ten iterations; a patient or treatment it has not seen scores 0."""
+    entries = had.tocoo()
+    columns = {"u": entries.row, "i": entries.col, "r": entries.data.astype(float)}
+    import pyarrow as pa
+
+    rows = spark.createDataFrame(pa.table(columns)).repartition(1).sortWithinPartitions("u", "i")
+    als = ALS(implicitPrefs=True, numUserBlocks=1, numItemBlocks=1, seed=1, maxIter=10, **chosen)
+    model = als.setParams(userCol="u", itemCol="i", ratingCol="r").fit(rows)
+    sides = []
+    for frame, count in ((model.userFactors, had.shape[0]), (model.itemFactors, had.shape[1])):
+        found = frame.toArrow().to_pydict()
+        side = np.zeros((count, chosen["rank"]))
+        side[found["id"]] = found["features"]
+        sides.append(side)
+    return sides[0] @ sides[1].T

@@ -1,0 +1,215 @@
+"""How well each recommender ranks what was held out: real ICU patients, films, a simulated hospital, new patients.
+
+    python -m tests.bench.recommend_quality --data /work/shared/data --out /tmp/quality --part eicu-1
+    python -m tests.bench.recommend_quality --out /tmp/quality --report
+
+Parts: eicu-1 ... eicu-5 (random holdouts), eicu-time (time-ordered), cold-1 ... cold-5, films, simulated. Each takes
+minutes and leaves one file in --out. Settings and weights are chosen on the tuning part; the test part is read once.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from medpipe.evaluate.lists import NDCG, best_left, measured
+from medpipe.recommend.blend import KNOWN, NEW, Blend, drawn_weights, quality_of_draws
+from medpipe.recommend.parts import Model
+from medpipe.session import open_session
+from tests.bench import recommend_data, recommend_report
+from tests.bench.recommend_data import MIN_TREATMENTS, Data
+from tests.bench.recommend_models import (
+    BLENDED,
+    MLLIB,
+    WITH_FEATURES,
+    WITHOUT_FEATURES,
+    Taught,
+    draws,
+    mllib_scores,
+    taught,
+)
+
+TOP_K = 10
+HELD_OUT, TUNED_ON = 0.2, 0.15
+NUM_DRAWS = 12
+COLD = 0.14
+KINDS = WITHOUT_FEATURES | WITH_FEATURES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("/work/shared/data"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--part")
+    parser.add_argument("--report", action="store_true")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.part:
+        figures, chosen = run(args.part, args.data, args.out)
+        np.savez_compressed(args.out / f"{args.part}.npz", **figures)
+        (args.out / f"{args.part}.json").write_text(json.dumps(chosen, indent=1, default=float))
+        for name, found in figures.items():
+            print(f"{name:<28} {' '.join(f'{value:.4f}' for value in np.nanmean(found, axis=0))}", flush=True)
+    if args.report:
+        recommend_report.show(args.out)
+
+
+def run(part: str, folder: Path, out: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """(model -> (B, 3) NDCG, recall, average precision of the test patients, what was chosen)."""
+    name, _, number = part.partition("-")
+    if name == "eicu":
+        data = recommend_data.eicu(folder / "ehr_eicu_demo")
+        return compare(data, number == "time", 0 if number == "time" else int(number))
+    if name == "cold":
+        return compare_new(recommend_data.eicu(folder / "ehr_eicu_demo"), int(number))
+    if name == "films":
+        return compare(recommend_data.movielens(folder / "rec_movielens_small"), False, 1)
+    return compare(recommend_data.hospital(out / "hospital", 10_000, seed=1), True, 1)
+
+
+def compare(data: Data, is_time_ordered: bool, seed: int) -> tuple[dict[str, np.ndarray], dict]:
+    """Every model on one split of each patient's treatments."""
+    draw = np.random.default_rng([seed, 1])
+    key = -data.day if is_time_ordered else draw.random(data.had.nnz)
+    known, later = split(data.had, HELD_OUT, key)
+    key = -data.day[np.isin(entries(data.had), entries(known))] if is_time_ordered else draw.random(known.nnz)
+    learnt, tuned_on = split(known, TUNED_ON, key)
+    first, final = taught(data.histories(learnt)), taught(data.histories(known))
+    settings, quality = choose(first, tuned_on, seed)
+    found = {name: KINDS[name].fit(final, **chosen) for name, (chosen, _) in settings.items()}
+    blend, weights = blended(first, found, settings, tuned_on, data.features.shape[1] > 0, seed)
+    found["blend"] = blend
+    scores = {name: model.scores(final.histories) for name, model in found.items()}
+    chosen = {name: {"chosen": chosen, "tuning": value} for name, (chosen, value) in settings.items()} | {
+        "blend": weights
+    }
+    scores["mllib_als"], chosen["mllib_als"] = mllib(learnt, known, quality, seed)
+    if data.truth is not None:
+        scores["oracle"] = data.truth
+    del quality
+    return {name: measured(best_left(found, known, TOP_K), later) for name, found in scores.items()}, chosen
+
+
+def compare_new(data: Data, seed: int) -> tuple[dict[str, np.ndarray], dict]:
+    """Patients the models have never seen: with no treatment known, and with one.
+
+    Settings come from warm patients whose histories are taken away; the test patients are others.
+    """
+    draw = np.random.default_rng([seed, 2])
+    order = draw.permutation(np.flatnonzero(np.diff(data.had.indptr) >= MIN_TREATMENTS))
+    num_cold = int(len(order) * COLD)
+    cold, tuned_on = np.sort(order[:num_cold]), np.sort(order[num_cold : 2 * num_cold])
+    everybody = np.arange(data.had.shape[0])
+    warm = np.setdiff1d(everybody, cold)
+    learnt = np.setdiff1d(warm, tuned_on)
+    first, final = (taught(data.histories(data.had[rows], rows)) for rows in (learnt, warm))
+    found, chosen = {}, {}
+    for num_known in (0, 1):
+        asked, wanted = revealed(data, tuned_on, num_known, draw)
+        settings, quality = choose(first, wanted, seed, asked)
+        models = {name: KINDS[name].fit(final, **chosen) for name, (chosen, _) in settings.items()}
+        blend, weights = blended(first, models, settings, wanted, True, seed, asked)
+        models["blend"] = blend
+        asked, wanted = revealed(data, cold, num_known, draw)
+        for name, model in models.items():
+            lists = best_left(model.scores(asked), asked.had, TOP_K)
+            found[f"{name} {num_known} known"] = measured(lists, wanted)
+        chosen[num_known] = {name: {"chosen": c, "tuning": value} for name, (c, value) in settings.items()} | {
+            "blend": weights
+        }
+    return found, chosen
+
+
+def choose(first: Taught, wanted: sparse.csr_matrix, seed: int, asked=None) -> tuple[dict, Callable]:
+    """(model -> (settings, NDCG on the tuning part), that NDCG as a function of scores)."""
+    asked = asked or first.histories
+    is_told = first.histories.features.shape[1] > 0
+
+    def quality(scores: np.ndarray) -> float:
+        return float(np.nanmean(ndcg(scores, asked.had, wanted)))
+
+    found = {}
+    for name, kind in KINDS.items():
+        if kind.uses_features and not is_told:
+            continue
+        tried = [(quality(kind.fit(first, **c).scores(asked)), c) for c in draws(kind.grid, NUM_DRAWS, seed)]
+        value, best = max(tried, key=lambda pair: pair[0])
+        found[name] = (best, value)
+    return found, quality
+
+
+def blended(
+    first: Taught,
+    final: dict[str, Model],
+    settings: dict,
+    wanted: sparse.csr_matrix,
+    is_told: bool,
+    seed: int,
+    asked=None,
+) -> tuple[Blend, dict]:
+    """The blend of `final` with the weights that were best for the same models fitted to `first`."""
+    asked = asked or first.histories
+    names = BLENDED[is_told]
+    models = tuple(KINDS[name].fit(first, **settings[name][0]) for name in names)
+    tried = drawn_weights(len(names), NUM_DRAWS, seed)
+    sums = quality_of_draws(models, tried, asked, lambda scores: np.nan_to_num(ndcg(scores, asked.had, wanted)))
+    weights = np.zeros((2, len(names)))
+    weights[[NEW, KNOWN]] = tried[np.argmax(sums)]
+    value = sums.max() / max((np.diff(wanted.indptr) > 0).sum(), 1)
+    chosen = {"weights": dict(zip(names, weights[0].round(3).tolist(), strict=True)), "tuning": value}
+    return Blend(tuple(final[name] for name in names), weights), chosen
+
+
+def mllib(learnt: sparse.csr_matrix, known: sparse.csr_matrix, quality: Callable, seed: int) -> tuple[np.ndarray, dict]:
+    spark = open_session("quality", {"spark.master": "local[1]", "spark.sql.shuffle.partitions": "1"})
+    spark.sparkContext.setLogLevel("ERROR")
+    tried = [(quality(mllib_scores(spark, learnt, c)), c) for c in draws(MLLIB, NUM_DRAWS, seed)]
+    value, best = max(tried, key=lambda pair: pair[0])
+    scores = mllib_scores(spark, known, best)
+    spark.stop()
+    return scores, {"chosen": best, "tuning": value}
+
+
+def ndcg(scores: np.ndarray, had: sparse.csr_matrix, wanted: sparse.csr_matrix) -> np.ndarray:
+    return measured(best_left(scores, had, TOP_K), wanted)[:, NDCG]
+
+
+def entries(matrix: sparse.csr_matrix) -> np.ndarray:
+    """int64: row and column of each stored entry as one number."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return rows * matrix.shape[1] + matrix.indices.astype(np.int64)
+
+
+def split(had: sparse.csr_matrix, share: float, key: np.ndarray) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """(known, held out): of each patient of MIN_TREATMENTS or more the share with the smallest keys is held out."""
+    rows = np.repeat(np.arange(had.shape[0]), np.diff(had.indptr))
+    order = np.lexsort((key, rows))
+    place = np.empty(had.nnz, int)
+    place[order] = np.arange(had.nnz) - had.indptr[rows[order]]
+    counts = np.diff(had.indptr)
+    num_out = np.where(counts >= MIN_TREATMENTS, np.maximum(1, np.floor(share * counts)), 0)
+    return tuple(_only(had, rows, chosen) for chosen in (place >= num_out[rows], place < num_out[rows]))
+
+
+def revealed(data: Data, rows: np.ndarray, num_known: int, draw: np.random.Generator):
+    """(histories that show so many treatments of each patient, the rest)."""
+    had = data.had[rows]
+    of = np.repeat(np.arange(len(rows)), np.diff(had.indptr))
+    order = np.lexsort((draw.random(had.nnz), of))
+    place = np.empty(had.nnz, int)
+    place[order] = np.arange(had.nnz) - had.indptr[of[order]]
+    shown, hidden = (_only(had, of, chosen) for chosen in (place < num_known, place >= num_known))
+    return data.histories(shown, rows), hidden
+
+
+def _only(had: sparse.csr_matrix, rows: np.ndarray, chosen: np.ndarray) -> sparse.csr_matrix:
+    found = sparse.csr_matrix((had.data[chosen], (rows[chosen], had.indices[chosen])), shape=had.shape)
+    found.sort_indices()
+    return found
+
+
+if __name__ == "__main__":
+    main()

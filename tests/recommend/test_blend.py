@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from scipy import sparse
+
+from medpipe.recommend.blend import Blend, drawn_weights, moments, quality_of_draws
+from medpipe.recommend.gram import gram
+from medpipe.recommend.linear import EaseSettings, ease, feature_ridge, popularity
+from medpipe.recommend.population import InMemory
+from tests.recommend.drawn import drawn
+
+TAUGHT = drawn(300, seed=1)
+GRAM = gram(InMemory(TAUGHT))
+MODELS = (ease(GRAM, EaseSettings(20, 0)), feature_ridge(GRAM), popularity(GRAM))
+
+
+def test_moments_are_of_what_the_patient_does_not_have_and_alike_scores_weigh_nothing():
+    scores = np.array([[1.0, 2.0, 9.0, 3.0], [7.0, 7.0, 7.0, 7.0], [0.1, 0.1, 0.1, 5.0]])
+    had = sparse.csr_matrix([[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]])
+    mean, spread = moments(scores, had)
+    assert mean == pytest.approx([2, 7, 0.1])
+    assert spread == pytest.approx([1 / np.std([1, 2, 3]), 0, 0])
+
+
+def test_new_patients_have_weights_of_their_own_and_the_parts_add_up():
+    blend = Blend(MODELS, np.array([[0.0, 1.0, 0.0], [0.7, 0.1, 0.2]]))
+    patients = drawn(60, seed=2)
+    scores = blend.scores(patients)
+    items = np.argsort(-scores, axis=1)[:, :5]
+    totals = blend.parts(patients, items).totals(patients)
+    assert np.abs(totals - np.take_along_axis(scores, items, axis=1)).max() < 1e-9
+    new = np.flatnonzero(np.diff(patients.had.indptr) == 0)
+    by_features = MODELS[1].scores(patients)
+    for patient in new:
+        assert (np.argsort(-scores[patient]) == np.argsort(-by_features[patient])).all()
+
+
+def test_draws_hold_every_model_alone_and_their_quality_is_that_of_the_blend():
+    draws = drawn_weights(3, 8, seed=5)
+    assert draws.shape == (8, 3) and draws.sum(axis=1) == pytest.approx(1)
+    assert draws[1:4].tolist() == np.eye(3).tolist()
+    assert (draws == drawn_weights(3, 8, seed=5)).all()
+    patients = drawn(40, seed=3)
+    found = quality_of_draws(MODELS, draws, patients, lambda scores: scores[:, :4].max(axis=1))
+    for draw, value in zip(draws, found, strict=True):
+        scores = Blend(MODELS, np.stack([draw, draw])).scores(patients)
+        assert value == pytest.approx(scores[:, :4].max(axis=1).sum())
