@@ -24,7 +24,7 @@ from medpipe.recommend.served import fitted
 
 
 @job.step(
-    reads={"gold.rating": {}, "silver.patient": {}, "silver.event": {}, "silver.concept": {}},
+    reads={"gold.rating": {}, "silver.patient": {}, "silver.encounter": {}, "silver.event": {}, "silver.concept": {}},
     writes=(
         "gold.recommendation",
         "gold.recommendation_blocked",
@@ -36,27 +36,24 @@ from medpipe.recommend.served import fitted
     extra=lambda work, options: {"safety": safety.digest(work.settings.safety.folder)},
 )
 def main(run: job.Run) -> None:
-    lake, as_of = run.lake, {"as_of": F.lit(run.as_of)}
+    lake, settings, as_of = run.lake, run.settings.recommend, {"as_of": F.lit(run.as_of)}
     tables = safety.read(run.settings.safety.folder)
     lake.replace(in_force(run, tables).withColumns(as_of), "ops.safety", where=run.partition)
     rated = lake.read("gold.rating", run.as_of).drop("as_of", "run_id").persist()
     # Two sources may speak of one patient.
-    people = lake.read("silver.patient", run.as_of).persist()
-    patients = people.select("patient_id").distinct().persist()
-    names = catalogue(rated, patient_features(people, events_of(run), run.as_of), run.settings.recommend.max_features)
+    patients = lake.read("silver.patient", run.as_of).select("patient_id").distinct().persist()
+    features = features_of(run, None).persist()
+    names = catalogue(rated, features, settings.max_features)
     pairs = pairs_of(tables, names.treatments)
-    lists = made(run, rated, people, events_of(run), names, pairs).persist(StorageLevel.MEMORY_AND_DISK)
+    rows = histories(rated, features, patients, names.frame(lake.spark))
+    lists = made(run, rows, names, pairs).persist(StorageLevel.MEMORY_AND_DISK)
     lake.replace(told(run, lists, patients).withColumns(as_of), "ops.recommended", where=run.partition)
     written = lake.replace(listed(lists).withColumns(as_of), "gold.recommendation", where=run.partition)
     lake.replace(blocked(lists, pairs).withColumns(as_of), "gold.recommendation_blocked", where=run.partition)
+    figures = measured(run, rated, patients, names)
     origin = as_of | {"recipe": F.lit("blend"), "split": F.lit("time_ordered")}
-    rows = measured(run, rated, people, names).withColumns(origin)
-    lake.replace(rows, "gold.model_metric", where=run.partition | {"recipe": "blend"})
+    lake.replace(figures.withColumns(origin), "gold.model_metric", where=run.partition | {"recipe": "blend"})
     run.counts |= {"rows_in": patients.count(), "rows_out": written.num_rows}
-
-
-def events_of(run: job.Run) -> DataFrame:
-    return run.lake.read("silver.event", run.as_of)
 
 
 def in_force(run: job.Run, tables: safety.Tables) -> DataFrame:
@@ -66,29 +63,41 @@ def in_force(run: job.Run, tables: safety.Tables) -> DataFrame:
         DataError: UNKNOWN_SAFETY_CODES.
     """
     spark = run.lake.spark
-    names = sorted({name for table in tables.tables for name in table.names} | set(sum(tables.classes.values(), ())))
-    asked = spark.createDataFrame([(name,) for name in names], "concept string")
-    known = run.lake.read("silver.concept", run.as_of).select("concept").union(events_of(run).select("concept"))
+    names = {name for table in tables.tables for name in table.names}.union(*tables.classes.values())
+    asked = spark.createDataFrame([(name,) for name in sorted(names)], "concept string")
+    known = run.lake.read("silver.concept", run.as_of).select("concept")
+    known = known.union(run.lake.read("silver.event", run.as_of).select("concept"))
     found = known.join(F.broadcast(asked), on="concept", how="left_semi").distinct().collect() if names else []
     rows = safety.require_known(tables, [row.concept for row in found], run.settings.safety.max_unknown_share)
     columns = "file string, sha256 string, num_lines long, num_names long, num_unknown long"
     return spark.createDataFrame(rows, columns)
 
 
-def made(
-    run: job.Run, rated: DataFrame, people: DataFrame, events: DataFrame, names: Catalogue, pairs: dict
-) -> DataFrame:
-    """LISTS of all people, by a model that has learnt from them all."""
-    settings, patients = run.settings, people.select("patient_id").distinct()
+def features_of(run: job.Run, until: DataFrame | None) -> DataFrame:
+    """patient_id, feature.
+
+    Args:
+        until: patient_id, until; what happened from then on is not looked at. None: all is.
+    """
+    read = {name: run.lake.read(f"silver.{name}", run.as_of) for name in ("patient", "encounter", "event")}
+    if until is not None:
+        for name, at in (("encounter", "started_at"), ("event", "event_at")):
+            rows = read[name].join(until, on="patient_id", how="left")
+            read[name] = rows.where(F.coalesce(F.col(at) < F.col("until"), F.lit(True)))
+    known = (read["patient"], read["encounter"], read["event"])
+    return patient_features(*known, run.as_of, run.settings.recommend.min_patients)
+
+
+def made(run: job.Run, rows: DataFrame, names: Catalogue, pairs: dict) -> DataFrame:
+    """LISTS of all patients of HISTORIES, by a model that has learnt from them all."""
+    settings = run.settings
     if not names.treatments:
-        return nothing_listed(patients)
-    features = patient_features(people, events, run.as_of)
-    rows = histories(rated, features, patients, names.frame(run.lake.spark))
+        return nothing_listed(rows)
     population = in_blocks(rows, len(names.treatments), len(names.features))
     served = fitted(population, settings.als, settings.ease)
     rules = rules_of(pairs, names.treatments)
-    before = run.lake.midnight(run.as_of)
-    asked = with_causes(population.rows, events, rules, before, settings.safety.current_days)
+    events, midnight = run.lake.read("silver.event", run.as_of), run.lake.midnight(run.as_of)
+    asked = with_causes(population.rows, events, rules, midnight, settings.safety.current_days)
     return safe_lists(asked, Lister(served.model, rules, names, served.together, settings.recommend))
 
 
@@ -113,19 +122,18 @@ def told(run: job.Run, lists: DataFrame, patients: DataFrame) -> DataFrame:
     return rows
 
 
-def measured(run: job.Run, rated: DataFrame, people: DataFrame, names: Catalogue) -> DataFrame:
+def measured(run: job.Run, rated: DataFrame, patients: DataFrame, names: Catalogue) -> DataFrame:
     """model, metric, value, low, high, num_patients: the blend and popularity, both told nothing of what is held out.
 
     No safety table is asked: what was given in the past was given.
     """
     held = ranking.RankingSettings(top_k=run.settings.recommend.top_k)
     known, later = (part.persist() for part in ranking.time_ordered_split(rated, held))
-    first = later.groupBy("patient_id").agg(F.min("rated_at").alias("until"))
-    events = events_of(run).join(first, on="patient_id", how="left")
-    events = events.where(F.coalesce(F.col("event_at") < F.col("until"), F.lit(True)))
-    lists = listed(made(run, known, people, events, names, {}))
+    first = later.groupBy("patient_id").agg(F.min("rated_at").alias("until")).persist()
+    rows = histories(known, features_of(run, first), patients, names.frame(run.lake.spark))
+    lists = listed(made(run, rows, names, {}))
     by_share = recommend_popular(known, first.select("patient_id"), held.top_k)
-    model, baseline = (ranking.per_patient(rows, later, held) for rows in (lists, by_share))
+    model, baseline = (ranking.per_patient(found, later, held) for found in (lists, by_share))
     return ranking.comparison(model, baseline, "blend", "popularity", held.top_k)
 
 

@@ -54,7 +54,8 @@ def printed(work: job.Workplace, args: argparse.Namespace) -> None:
 def names_of(lake: Lake, as_of, rows: list[Row], stopped: list[Row]) -> dict[str, str]:
     """Every concept the lines name, with its name where silver.concept has one."""
     asked = {row.treatment for row in [*rows, *stopped]} | {row.cause for row in stopped}
-    asked |= {reason.concept for row in rows for reason in row.reasons}
+    # A feature says of what kind it is before it names a concept.
+    asked |= {reason.concept.rpartition("=")[2] for row in rows for reason in row.reasons}
     frame: DataFrame = lake.spark.createDataFrame([(concept,) for concept in sorted(asked)], "concept string")
     known = lake.read("silver.concept", as_of).join(F.broadcast(frame), on="concept", how="left_semi")
     # Two sources may name one concept.
@@ -62,9 +63,15 @@ def names_of(lake: Lake, as_of, rows: list[Row], stopped: list[Row]) -> dict[str
     return {concept: concept for concept in asked} | {row.concept: f"{row.name} ({row.concept})" for row in found}
 
 
+def names_in(feature: str, names: dict[str, str]) -> str:
+    """condition=OMOP:1 with the name of the concept."""
+    kind, sign, concept = feature.rpartition("=")
+    return f"{kind}{sign}{names[concept]}"
+
+
 def listed_line(row: Row, names: dict[str, str]) -> list[str]:
     told = [
-        f"{reason.contribution:+.3f} {names[reason.concept]}"
+        f"{reason.contribution:+.3f} {names_in(reason.concept, names)}"
         + ("" if reason.num_patients is None else f", {reason.num_patients:,} patients")
         for reason in row.reasons
     ]

@@ -1,28 +1,51 @@
-"""What a patient is, beside the treatments: sex, age band and conditions, as names that a model makes columns of."""
+"""What is known of a patient beside treatments, as names of features; and the groups that figures are told apart by."""
 
 from datetime import date
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 AGE_BAND_YEARS = 10
 
 
-def patient_features(patients: DataFrame, events: DataFrame, as_of: date) -> DataFrame:
-    """Everything that is so of a patient.
+def patient_features(
+    patients: DataFrame, encounters: DataFrame, events: DataFrame, as_of: date, min_patients: int = 5
+) -> DataFrame:
+    """Sex, age band at as_of, conditions ever recorded, kinds of encounter.
 
     Args:
-        patients: silver.patient as known at as_of; several sources may speak of one.
-        events: silver.event as known at as_of; reads patient_id, kind and concept.
+        patients, encounters, events: silver as known at as_of, the last version of each record, deleted ones left out.
+            Where two sources speak of a patient, what either says holds.
+        min_patients: a feature of fewer is left out: it would teach nothing, and point at them.
     Returns:
-        patient_id, feature (unique pairs): SEX:female, AGE:60 (60 to 69 at as_of), and the concept of each condition.
-        An unknown sex is no feature.
+        patient_id, feature (unique pairs): sex=, age= (lower end in years), condition=, encounter=.
     """
-    years = F.floor(F.months_between(F.lit(as_of), F.col("birth_date")) / 12)
-    band = F.floor(years / AGE_BAND_YEARS) * AGE_BAND_YEARS
-    sex = F.when(F.col("sex") != "unknown", F.concat(F.lit("SEX:"), "sex"))
-    of_patients = patients.select(
-        "patient_id", F.explode(F.array_compact(F.array(sex, F.concat(F.lit("AGE:"), band)))).alias("feature")
+    conditions = events.where(F.col("kind") == "condition")
+    said = (
+        demographics(patients, as_of)
+        .unionByName(_named(conditions, "condition", F.col("concept")))
+        .unionByName(_named(encounters, "encounter", F.col("kind")))
+        .distinct()
     )
-    conditions = events.where("kind = 'condition'").select("patient_id", F.col("concept").alias("feature"))
-    return of_patients.union(conditions).distinct()
+    common = said.groupBy("feature").count().where(F.col("count") >= min_patients).select("feature")
+    return said.join(common, on="feature", how="left_semi").select("patient_id", "feature")
+
+
+def subgroups(patients: DataFrame, as_of: date) -> DataFrame:
+    """patient_id, subgroup (unique pairs): all, sex=, age=, site= (the source that delivered the patient)."""
+    everybody = patients.select("patient_id", F.lit("all").alias("subgroup"))
+    sites = _named(patients, "site", F.col("source"))
+    named = demographics(patients, as_of).unionByName(sites).withColumnRenamed("feature", "subgroup")
+    return everybody.unionByName(named).distinct()
+
+
+def demographics(patients: DataFrame, as_of: date) -> DataFrame:
+    """patient_id, feature: sex= and age=; a patient of unknown sex is of neither."""
+    years = F.floor(F.months_between(F.lit(as_of), "birth_date") / 12)
+    band = (F.floor(years / AGE_BAND_YEARS) * AGE_BAND_YEARS).cast("string")
+    known = patients.where(F.col("sex") != "unknown")
+    return _named(known, "sex", F.col("sex")).unionByName(_named(patients, "age", band))
+
+
+def _named(rows: DataFrame, name: str, value: Column) -> DataFrame:
+    return rows.where(value.isNotNull()).select("patient_id", F.concat(F.lit(f"{name}="), value).alias("feature"))

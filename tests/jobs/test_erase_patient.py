@@ -45,6 +45,8 @@ def erased(spark, tmp_path_factory):
         one, two = pseudonym_of("1"), pseudonym_of("2")
         pairs = spark.createDataFrame([(work.as_of, one, two, 1, 0.5), (work.as_of, two, one, 1, 0.5)], SIMILARITY)
         work.lake.for_run("r").replace(pairs, "gold.patient_similarity", where={"as_of": work.as_of})
+        stopped = spark.createDataFrame([(work.as_of, two, 1, "a", "allergy", "b", "major", "s")], BLOCKED)
+        work.lake.for_run("r").replace(stopped, "gold.recommendation_blocked", where={"as_of": work.as_of})
         ingest_images.load(work, pictures(folder / "images", "1", "002"))
         held = rows_of(work.lake.for_run(""), two)
         erase(work, pseudonyms_of(work, " 002\n"), "asked for", is_vacuumed=True)
@@ -74,6 +76,8 @@ def pictures(folder, *patients):
     return folder
 
 
+BLOCKED = "as_of date, patient_id string, place int, treatment string, reason string, cause string"
+BLOCKED += ", severity string, source string"
 SIMILARITY = "as_of date, patient_id string, other_patient_id string, rank int, similarity double"
 
 
@@ -82,7 +86,7 @@ def test_nothing_of_the_patient_is_left_and_all_of_the_others(erased, lake):
     assert held["silver.event", "patient_id"] and held["gold.patient_similarity", "other_patient_id"] == 1
     assert set(rows_of(lake, two).values()) == {0}
     assert rows_of(lake, pseudonym_of("1"))["silver.event", "patient_id"] == 4
-    assert held["silver.image", "patient_id"] == 1
+    assert held["silver.image", "patient_id"] == held["gold.recommendation_blocked", "patient_id"] == 1
     for name in ("bronze.image", "silver.image", "silver.image_pixels"):
         assert lake.read(name).count() == 1, name
     named = lake.read("bronze.record").where(F.col("fields")["person_id"] == "2")
