@@ -100,7 +100,7 @@ def quality(work: job.Workplace) -> Table:
     rows = (
         work.lake.for_run("")
         .read("gold.model_metric")
-        .where("metric in ('auroc', 'auprc', 'brier', 'ndcg_at_10', 'recall_at_10')")
+        .where("metric in ('auroc', 'auprc', 'brier', 'ndcg_at_10', 'recall_at_10') and subgroup = 'all'")
     )
     for row in rows.orderBy("as_of", "recipe", "metric", "model").collect():
         interval = "" if row.low is None else f"{row.low:.3f} - {row.high:.3f}"

@@ -128,11 +128,11 @@ def model_rows(run: job.Run, saved: checkpoints.Checkpoint) -> DataFrame:
 def metric_rows(run: job.Run, rows: list[tuple[str, Metric]], split: str, num_patients: int) -> DataFrame:
     """gold.model_metric (without run_id)."""
     found = [
-        (run.as_of, run.options["recipe"], model, split, m.name, m.value, m.low, m.high, num_patients)
+        (run.as_of, run.options["recipe"], model, split, "all", m.name, m.value, m.low, m.high, num_patients)
         for model, m in rows
     ]
-    columns = "as_of date, recipe string, model string, split string, metric string, value double, low double"
-    return run.lake.spark.createDataFrame(found, f"{columns}, high double, num_patients long")
+    columns = "as_of date, recipe string, model string, split string, subgroup string, metric string"
+    return run.lake.spark.createDataFrame(found, f"{columns}, value double, low double, high double, num_patients long")
 
 
 def training_folder(root: str, run_id: str) -> Path:

@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "child": {"errors"},
     **{room: {"errors", "child"} for room in PLAIN},
     **{room: BASE | PLAIN | {"child"} for room in PURE},
+    "evaluate": BASE | PLAIN | {"child", "recommend"},
     "simulate": {"errors"},
     "models": {"errors"} | PLAIN,
     "stream": BASE,

@@ -9,7 +9,7 @@ from scipy import sparse
 from medpipe.recommend.topk import MASKED, largest, pack, steps_of, unpack
 
 # Columns of `measured`.
-NDCG, RECALL, AVERAGE_PRECISION = range(3)
+NDCG, RECALL, AVERAGE_PRECISION, JACCARD = range(4)
 NOTHING = -1
 
 
@@ -28,12 +28,13 @@ def best_left(scores: np.ndarray, had: sparse.csr_matrix, num_places: int) -> np
 
 
 def measured(items: np.ndarray, later: sparse.csr_matrix) -> np.ndarray:
-    """float64 (B, 3): NDCG, recall and average precision at K; NaN for a patient of whom nothing is held out.
+    """float64 (B, 4): NDCG, recall, average precision and Jaccard at K; NaN for a patient of whom nothing is held out.
 
     Args:
         items: of best_left. later: (B, M), entries where a treatment was held out.
     Source: NDCG with gain 1 / log2(place + 1) over that of the best list possible (Järvelin and Kekäläinen, TOIS
-        2002); average precision over min(K, held out), as Spark's meanAveragePrecisionAtK; recall over all held out.
+        2002); average precision over min(K, held out), as Spark's meanAveragePrecisionAtK; recall over all held out;
+        Jaccard the hits over all that is listed or held out.
     """
     num_places = items.shape[1]
     wanted = np.zeros(later.shape, bool)
@@ -45,5 +46,9 @@ def measured(items: np.ndarray, later: sparse.csr_matrix) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         ndcg = hits @ gains / np.append(0, np.cumsum(gains))[reachable]
         precision = np.cumsum(hits, axis=1) / np.arange(1, num_places + 1)
-        found = [ndcg, hits.sum(axis=1) / num_later, (precision * hits).sum(axis=1) / reachable]
-    return np.stack(found, axis=1)
+        recall = hits.sum(axis=1) / num_later
+        average_precision = (precision * hits).sum(axis=1) / reachable
+        either = num_later + (items != NOTHING).sum(axis=1) - hits.sum(axis=1)
+        found = np.stack([ndcg, recall, average_precision, hits.sum(axis=1) / np.maximum(either, 1)], axis=1)
+    found[num_later == 0] = np.nan
+    return found

@@ -22,7 +22,7 @@ class RankingSettings:
 
 
 def time_ordered_split(rated: DataFrame, settings: RankingSettings) -> tuple[DataFrame, DataFrame]:
-    """Each patient's last treatments, held out, and the rest.
+    """Each patient's last treatments, held out, and the rest: what a recommender is for.
 
     Args:
         rated: as gold.rating; reads patient_id, treatment, rated_at. Ties in time go by treatment.
@@ -30,10 +30,37 @@ def time_ordered_split(rated: DataFrame, settings: RankingSettings) -> tuple[Dat
         (known, later), columns of rated. A patient with one treatment keeps it in known and is not measured. Ratings
         in known count all times a treatment was given, those after the split too: they are rated, not rated anew.
     """
-    order = Window.partitionBy("patient_id").orderBy(F.col("rated_at").desc(), F.col("treatment").desc())
+    return _held_out(rated, [F.col("rated_at").desc(), F.col("treatment").desc()], settings)
+
+
+def random_split(rated: DataFrame, settings: RankingSettings, seed: int) -> tuple[DataFrame, DataFrame]:
+    """Any of each patient's treatments, as papers do it: easier than the future, as habits of the time are known.
+
+    Args:
+        rated: reads patient_id and treatment. The choice is a hash of both and the seed, not of row order.
+    Returns:
+        as time_ordered_split.
+    """
+    return _held_out(rated, [F.xxhash64(F.lit(seed), "patient_id", "treatment"), F.col("treatment")], settings)
+
+
+def patient_split(rated: DataFrame, settings: RankingSettings, seed: int) -> tuple[DataFrame, DataFrame]:
+    """Whole patients, by a hash of their id: how a model does for those of whom it knows no treatment.
+
+    Returns:
+        (known, later), columns of rated: everything of the patients who stay, and of those held out.
+    """
+    share = F.pmod(F.xxhash64(F.lit(seed), "patient_id"), F.lit(10_000)) / 10_000
+    is_later = share < settings.held_out
+    return rated.where(~is_later), rated.where(is_later)
+
+
+def _held_out(rated: DataFrame, order: list[Column], settings: RankingSettings) -> tuple[DataFrame, DataFrame]:
+    """(known, later): of each patient of two or more treatments the first of the order are later."""
     count = F.count("*").over(Window.partitionBy("patient_id"))
     num_later = F.when(count > 1, F.greatest(F.lit(1), F.floor(count * settings.held_out))).otherwise(0)
-    marked = rated.withColumn("is_later", F.row_number().over(order) <= num_later)
+    place = F.row_number().over(Window.partitionBy("patient_id").orderBy(*order))
+    marked = rated.withColumn("is_later", place <= num_later)
     return marked.where(~F.col("is_later")).drop("is_later"), marked.where("is_later").drop("is_later")
 
 
@@ -69,27 +96,43 @@ def comparison(measured: DataFrame, other: DataFrame, model: str, baseline: str,
     Args:
         measured, other: of per_patient, the model's and the baseline's.
     Returns:
-        model, metric, value, low, high, num_patients: means over patients with normal 95 % intervals; none for one.
+        model, subgroup (all), metric, value, low, high, num_patients: means over patients with normal 95 % intervals;
+        none for one.
     """
     theirs = other.withColumnsRenamed({"ndcg": "other_ndcg", "recall": "other_recall"})
-    values = []
-    for name in ("ndcg", "recall"):
-        mine, other_one = F.col(name), F.col(f"other_{name}")
-        values += [(model, f"{name}_at_{top_k}", mine), (baseline, f"{name}_at_{top_k}", other_one)]
-        values += [(model, f"{name}_at_{top_k}_above_{baseline}", mine - other_one)]
-    return _means(measured.join(theirs, on="patient_id", how="inner"), values)
+    names = ("ndcg", "recall")
+    above = {name: F.col(name) - F.col(f"other_{name}") for name in names}
+    sides = (
+        [F.lit(model).alias("model"), *names, *(above[name].alias(f"{name}_above") for name in names)],
+        [
+            F.lit(baseline).alias("model"),
+            *(F.col(f"other_{name}").alias(name) for name in names),
+            *(F.lit(None).cast("double").alias(f"{name}_above") for name in names),
+        ],
+    )
+    joined = measured.join(theirs, on="patient_id", how="inner")
+    rows = joined.select(F.inline(F.array(*(F.struct(*side) for side in sides))), F.lit("all").alias("subgroup"))
+    values = {f"{name}_at_{top_k}": F.col(name) for name in names}
+    values |= {f"{name}_at_{top_k}_above_{baseline}": F.col(f"{name}_above") for name in names}
+    return means(rows, values, ("model", "subgroup"))
 
 
-def _means(rows: DataFrame, values: list[tuple[str, str, Column]]) -> DataFrame:
-    named = [F.struct(F.lit(m).alias("model"), F.lit(n).alias("metric"), v.alias("of")) for m, n, v in values]
+def means(rows: DataFrame, values: dict[str, Column], keys: tuple[str, ...]) -> DataFrame:
+    """Of each value, the mean over rows by keys, where it is not null.
+
+    Returns:
+        the keys, metric, value, low, high (normal 95 % interval; null for one row), num_patients.
+    """
+    named = [F.struct(F.lit(metric).alias("metric"), value.alias("of")) for metric, value in values.items()]
     counted = (
-        rows.select(F.inline(F.array(*named)))
-        .groupBy("model", "metric")
+        rows.select(*keys, F.inline(F.array(*named)))
+        .where("of is not null")
+        .groupBy(*keys, "metric")
         .agg(F.avg("of").alias("mean"), F.stddev_samp("of").alias("spread"), F.count("*").alias("num_patients"))
     )
     margin = Z_95 * F.col("spread") / F.sqrt("num_patients")
     return counted.select(
-        "model",
+        *keys,
         "metric",
         # Means over partitions in any order agree to more digits than these.
         F.round("mean", 9).alias("value"),

@@ -23,5 +23,6 @@ def ratings(events: DataFrame, as_of: date) -> DataFrame:
     return given.groupBy("patient_id", F.col("concept").alias("treatment")).agg(
         F.lit(as_of).alias("as_of"),
         (1 + F.log(F.count("*"))).alias("rating"),
+        F.lit("orders").alias("basis"),
         F.min("event_at").alias("rated_at"),
     )

@@ -25,6 +25,7 @@ class AlsSettings:
 
     Attributes:
         reg: ridge penalty, which Spark multiplies by a patient's (or treatment's) number of ratings.
+        feedback: implicit, that it was given; explicit, how well it went, is refused.
         num_blocks: 1 gives equal bits on every cluster. More fit in parallel, but sums then follow the order in which
             blocks arrive, and another number of blocks is another model: never derive it from the cluster's size.
         top_k: length of a patient's list.
@@ -34,6 +35,7 @@ class AlsSettings:
     iterations: int = 10
     reg: float = 0.1
     alpha: float = 1.0
+    feedback: str = "implicit"
     num_blocks: int = 1
     seed: int = 1
     top_k: int = 10
@@ -83,10 +85,11 @@ def fit(ratings: DataFrame, settings: AlsSettings, treatments: list[str]) -> Fac
         ratings: not empty; reads patient_id, treatment and rating.
         treatments: the catalogue of the ratings, sorted.
     Raises:
-        UsageError: NO_CHECKPOINT_DIR.
+        UsageError: NO_CHECKPOINT_DIR, EXPLICIT_FEEDBACK.
         DataError: DUPLICATE_RATINGS (ALS would take each for a patient's word); TOO_MANY_KEYS.
     Cost: with one block one task does the sums, some 25 bytes of memory a rating.
     """
+    require_implicit(settings.feedback)
     require_checkpoints(settings.iterations, ratings.sparkSession.conf.get("spark.checkpoint.dir", None))
     # Read by ALS, by the check before it and by the lists after it.
     histories = _histories(ratings, treatments).persist()
@@ -140,6 +143,21 @@ def require_checkpoints(iterations: int, folder: str | None) -> None:
             "NO_CHECKPOINT_DIR",
             f"{iterations} ALS iterations need spark.checkpoint.dir, a folder every worker reaches; set it, or ask for "
             f"at most {MAX_ITERATIONS_WITHOUT_CHECKPOINT} iterations",
+        )
+
+
+def require_implicit(feedback: str) -> None:
+    """Refuses to rank by explicit feedback: how well given treatments went, and nothing of those not given.
+
+    Source: Cremonesi, Koren and Turrin, RecSys 2010: who foretells ratings better does not thereby rank better.
+    Raises:
+        UsageError: EXPLICIT_FEEDBACK.
+    """
+    if feedback != "implicit":
+        raise UsageError(
+            "EXPLICIT_FEEDBACK",
+            f"recommend.feedback is {feedback}; expected implicit: a model of how well treatments went knows only "
+            "those given, and says nothing of the order of all others",
         )
 
 

@@ -71,11 +71,13 @@ def moments(scores: np.ndarray, had: sparse.csr_matrix) -> tuple[np.ndarray, np.
 
 
 def drawn_weights(num_models: int, num_draws: int, seed: int) -> np.ndarray:
-    """float64 (D, C), each row adding up to 1: every model alone, equal weights, then random ones."""
+    """float64 (D, C) for models in order, the best first: each row adds up to 1 and falls.
+
+    The first model alone, all alike, then at random.
+    """
     draw = np.random.default_rng(seed)
-    first = np.vstack([np.full(num_models, 1 / num_models), np.eye(num_models)])
-    random = draw.dirichlet(np.full(num_models, 0.7), max(0, num_draws - len(first)))
-    return np.vstack([first, random])[:num_draws]
+    random = np.sort(draw.dirichlet(np.full(num_models, 0.7), num_draws), axis=1)[:, ::-1]
+    return np.vstack([np.eye(num_models)[:1], np.full((1, num_models), 1 / num_models), random])[:num_draws]
 
 
 def quality_of_draws(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from medpipe.recommend.gram import Gram
@@ -161,7 +162,8 @@ def _treatments(squares: np.ndarray, sides: np.ndarray, counts: np.ndarray, reg:
     """(M, R): each treatment's own ridge regression; zero for one that nobody had."""
     rank = sides.shape[1]
     penalties = np.where(counts > 0, reg * counts, 1.0)
-    return np.linalg.solve(squares + penalties[:, None, None] * np.eye(rank), sides[:, :, None])[:, :, 0]
+    matrices = torch.from_numpy(squares + penalties[:, None, None] * np.eye(rank))
+    return torch.cholesky_solve(torch.from_numpy(sides)[:, :, None], torch.linalg.cholesky(matrices))[:, :, 0].numpy()
 
 
 def _products(vectors: np.ndarray, answers: np.ndarray, starts: np.ndarray) -> np.ndarray:

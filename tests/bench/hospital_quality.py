@@ -64,7 +64,7 @@ def hidden(person_ids: np.ndarray) -> list[str]:
 
 
 def metrics(work: job.Workplace, as_of: date, recipe: str) -> dict:
-    rows = work.lake.for_run("").read("gold.model_metric", as_of, where={"recipe": recipe}).collect()
+    rows = work.lake.for_run("").read("gold.model_metric", as_of, where={"recipe": recipe, "subgroup": "all"}).collect()
     return {(row.model, row.metric): row for row in rows}
 
 

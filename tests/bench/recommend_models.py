@@ -3,17 +3,21 @@
 Every model is given the same number of draws, judged on the tuning part.
 """
 
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.ml.recommendation import ALS
 from pyspark.sql import SparkSession
 from scipy import sparse
 
 from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
 from medpipe.recommend.gram import Gram, gram
-from medpipe.recommend.histories import Histories
+from medpipe.recommend.histories import Histories, to_batch
 from medpipe.recommend.linear import (
     CosineSettings,
     EaseSettings,
@@ -26,6 +30,9 @@ from medpipe.recommend.linear import (
 from medpipe.recommend.neighbours import Neighbours, NeighbourSettings
 from medpipe.recommend.parts import Model
 from medpipe.recommend.population import InMemory
+from medpipe.recommend.two_tower import TwoTower
+from medpipe.stream.shards import ShardFile, plan
+from medpipe.train.two_tower import TwoTowerSettings, fit_two_tower, read_bags
 
 ASKED = 5000
 # Settings a model may draw: name -> values.
@@ -57,7 +64,7 @@ class Kind:
     uses_features: bool = False
 
 
-_ALS = {"rank": [64], "reg": [0.1, 0.2, 0.3, 0.5], "alpha": [0.5, 1.0, 2.0]}
+_ALS = {"rank": [64, 96], "iterations": [5]}
 _NEIGHBOURS = {"num_neighbours": [50, 100, 200, 400], "power": [1.5, 2.0, 3.0]}
 
 
@@ -72,6 +79,27 @@ def _neighbours(given: Taught, **chosen) -> Model:
     return Neighbours(asked, NeighbourSettings(**chosen))
 
 
+def _two_tower(given: Taught, **chosen) -> Model:
+    """Trained from a file through Petastorm, as a lake's shards are."""
+    histories = given.histories
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "histories.parquet"
+        pq.write_table(pa.Table.from_batches([to_batch(histories)]), path)
+        file = ShardFile(str(path), path.stat().st_size, (len(histories.patient_ids),))
+        bags = read_bags(plan([file], len(histories.patient_ids)))
+    shape = (histories.had.shape[1], histories.features.shape[1])
+    return TwoTower(**fit_two_tower(bags, *shape, TwoTowerSettings(**chosen)))
+
+
+def _told_nothing(given: Taught, **chosen) -> Model:
+    """Two towers that never see a feature."""
+    histories, num_features = given.histories, given.histories.features.shape[1]
+    none = sparse.csr_matrix(histories.features.shape, dtype=np.float32)
+    found = _two_tower(Taught(Histories(histories.patient_ids, histories.had, none), given.counted), **chosen)
+    return replace(found, by_feature=np.zeros((num_features, found.by_feature.shape[1])))
+
+
+_TOWERS = {"dim": [32, 64], "num_epochs": [15, 25], "hidden": [0.3, 0.5], "weight_decay": [0.01, 0.1, 0.3]}
 WITHOUT_FEATURES = {
     "popularity": Kind(lambda given: popularity(given.counted), {}),
     "cosine_formula": Kind(
@@ -83,10 +111,14 @@ WITHOUT_FEATURES = {
         lambda given, **chosen: treatment_cosine(given.counted, CosineSettings(**chosen)),
         {"num_neighbours": [20, 50, 100, 200, 1000], "shrinkage": [0.0, 3.0, 10.0, 30.0]},
     ),
-    "exact_als": Kind(lambda given, **chosen: _als(given, kappa=0.0, **chosen), _ALS),
+    "exact_als": Kind(
+        lambda given, **chosen: _als(given, kappa=0.0, **chosen),
+        _ALS | {"reg": [0.2, 0.3, 0.5], "alpha": [0.5, 1.0, 2.0]},
+    ),
+    "two_tower": Kind(_told_nothing, _TOWERS),
     "ease": Kind(
         lambda given, reg: ease(given.counted, EaseSettings(reg, 0.0)),
-        {"reg": [10, 20, 30, 50, 70, 100, 150, 200, 300, 400, 600, 1000]},
+        {"reg": [20, 30, 50, 70, 100, 150, 200, 300, 400, 600]},
     ),
 }
 WITH_FEATURES = {
@@ -99,23 +131,22 @@ WITH_FEATURES = {
         lambda given, reg: feature_ridge(given.counted, reg), {"reg": [1, 3, 10, 20, 30, 50, 100, 200, 300]}, True
     ),
     "patient_cosine_features": Kind(_neighbours, _NEIGHBOURS | {"feature_weight": [0.2, 0.5, 1.0]}, True),
+    "two_tower_features": Kind(_two_tower, _TOWERS, True),
     "ease_features": Kind(
         lambda given, **chosen: ease(given.counted, EaseSettings(**chosen)),
-        {"reg": [30, 50, 100, 200, 300, 500], "feature_weight": [0.15, 0.3, 0.5, 1.0]},
+        {"reg": [50, 100, 200, 300], "feature_weight": [0.15, 0.3, 0.5]},
         True,
     ),
-    "als_features": Kind(_als, _ALS | {"kappa": [3.0, 10.0, 20.0, 40.0], "feature_reg": [3.0, 10.0, 30.0]}, True),
+    "als_features": Kind(
+        _als,
+        _ALS
+        | {"reg": [0.05, 0.1, 0.2], "alpha": [1.0, 2.0], "kappa": [10.0, 20.0, 40.0], "feature_reg": [3.0, 10.0, 30.0]},
+        True,
+    ),
 }
 # What is blended; without features their plain forms.
 BLENDED = {
-    True: (
-        "als_features",
-        "ease_features",
-        "patient_cosine_features",
-        "feature_ridge",
-        "treatment_cosine",
-        "popularity",
-    ),
+    True: ("als_features", "exact_als", "ease_features", "patient_cosine_features", "feature_ridge"),
     False: ("exact_als", "ease", "patient_cosine", "treatment_cosine", "popularity"),
 }
 
@@ -129,15 +160,13 @@ def draws(grid: Grid, num_draws: int, seed: int) -> list[dict]:
     return [{name: grid[name][places[n][k]] for n, name in enumerate(names)} for k in range(len(chosen))]
 
 
-MLLIB = {"regParam": [0.03, 0.1, 0.2, 0.3, 0.5], "alpha": [0.5, 1.0, 3.0], "rank": [32, 64]}
+MLLIB = {"regParam": [0.1, 0.2, 0.3], "alpha": [0.5, 1.0, 2.0], "rank": [64, 96]}
 
 
 def mllib_scores(spark: SparkSession, had: sparse.csr_matrix, chosen: dict) -> np.ndarray:
     """float64 (B, M) of Spark's implicit ALS, ten iterations; a patient or treatment it has not seen scores 0."""
     entries = had.tocoo()
     columns = {"u": entries.row, "i": entries.col, "r": entries.data.astype(float)}
-    import pyarrow as pa
-
     rows = spark.createDataFrame(pa.table(columns)).repartition(1).sortWithinPartitions("u", "i")
     als = ALS(implicitPrefs=True, numUserBlocks=1, numItemBlocks=1, seed=1, maxIter=10, **chosen)
     model = als.setParams(userCol="u", itemCol="i", ratingCol="r").fit(rows)

@@ -9,7 +9,7 @@ minutes and leaves one file in --out. Settings and weights are chosen on the tun
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from scipy import sparse
 
 from medpipe.evaluate.lists import NDCG, best_left, measured
 from medpipe.recommend.blend import KNOWN, NEW, Blend, drawn_weights, quality_of_draws
+from medpipe.recommend.histories import Histories
 from medpipe.recommend.parts import Model
 from medpipe.session import open_session
 from tests.bench import recommend_data, recommend_report
@@ -34,9 +35,13 @@ from tests.bench.recommend_models import (
 
 TOP_K = 10
 HELD_OUT, TUNED_ON = 0.2, 0.15
-NUM_DRAWS = 12
+NUM_DRAWS = 5
 COLD = 0.14
 KINDS = WITHOUT_FEATURES | WITH_FEATURES
+# Measured on patients never seen: the baselines, and what can speak of them.
+OF_NEW = ("popularity", "exact_als", "popularity_by_feature", *BLENDED[True])
+# Models fitted once: by name and settings.
+Kept = dict[str, Model]
 
 
 def main() -> None:
@@ -78,9 +83,12 @@ def compare(data: Data, is_time_ordered: bool, seed: int) -> tuple[dict[str, np.
     key = -data.day[np.isin(entries(data.had), entries(known))] if is_time_ordered else draw.random(known.nnz)
     learnt, tuned_on = split(known, TUNED_ON, key)
     first, final = taught(data.histories(learnt)), taught(data.histories(known))
-    settings, quality = choose(first, tuned_on, seed)
+    names = [name for name, kind in KINDS.items() if data.features.shape[1] or not kind.uses_features]
+    kept: Kept = {}
+    settings, quality = choose(first, first.histories, tuned_on, seed, names, kept)
     found = {name: KINDS[name].fit(final, **chosen) for name, (chosen, _) in settings.items()}
-    blend, weights = blended(first, found, settings, tuned_on, data.features.shape[1] > 0, seed)
+    is_told = data.features.shape[1] > 0
+    blend, weights = blended(first, first.histories, tuned_on, seed, BLENDED[is_told], kept, found, settings)
     found["blend"] = blend
     scores = {name: model.scores(final.histories) for name, model in found.items()}
     chosen = {name: {"chosen": chosen, "tuning": value} for name, (chosen, value) in settings.items()} | {
@@ -89,7 +97,6 @@ def compare(data: Data, is_time_ordered: bool, seed: int) -> tuple[dict[str, np.
     scores["mllib_als"], chosen["mllib_als"] = mllib(learnt, known, quality, seed)
     if data.truth is not None:
         scores["oracle"] = data.truth
-    del quality
     return {name: measured(best_left(found, known, TOP_K), later) for name, found in scores.items()}, chosen
 
 
@@ -107,11 +114,13 @@ def compare_new(data: Data, seed: int) -> tuple[dict[str, np.ndarray], dict]:
     learnt = np.setdiff1d(warm, tuned_on)
     first, final = (taught(data.histories(data.had[rows], rows)) for rows in (learnt, warm))
     found, chosen = {}, {}
+    kept: Kept = {}
+    kept_final: Kept = {}
     for num_known in (0, 1):
         asked, wanted = revealed(data, tuned_on, num_known, draw)
-        settings, quality = choose(first, wanted, seed, asked)
-        models = {name: KINDS[name].fit(final, **chosen) for name, (chosen, _) in settings.items()}
-        blend, weights = blended(first, models, settings, wanted, True, seed, asked)
+        settings, _ = choose(first, asked, wanted, seed, OF_NEW, kept)
+        models = {name: fitted(name, final, best, kept_final) for name, (best, _) in settings.items()}
+        blend, weights = blended(first, asked, wanted, seed, BLENDED[True], kept, models, settings)
         models["blend"] = blend
         asked, wanted = revealed(data, cold, num_known, draw)
         for name, model in models.items():
@@ -123,43 +132,54 @@ def compare_new(data: Data, seed: int) -> tuple[dict[str, np.ndarray], dict]:
     return found, chosen
 
 
-def choose(first: Taught, wanted: sparse.csr_matrix, seed: int, asked=None) -> tuple[dict, Callable]:
+def fitted(name: str, given: Taught, settings: dict, kept: Kept) -> Model:
+    """The model, fitted the first time it is asked for."""
+    key = f"{name} {json.dumps(settings, default=float)}"
+    if key not in kept:
+        kept[key] = KINDS[name].fit(given, **settings)
+    return kept[key]
+
+
+def choose(
+    first: Taught, asked: Histories, wanted: sparse.csr_matrix, seed: int, names: Sequence[str], kept: Kept
+) -> tuple[dict, Callable]:
     """(model -> (settings, NDCG on the tuning part), that NDCG as a function of scores)."""
-    asked = asked or first.histories
-    is_told = first.histories.features.shape[1] > 0
 
     def quality(scores: np.ndarray) -> float:
         return float(np.nanmean(ndcg(scores, asked.had, wanted)))
 
     found = {}
-    for name, kind in KINDS.items():
-        if kind.uses_features and not is_told:
-            continue
-        tried = [(quality(kind.fit(first, **c).scores(asked)), c) for c in draws(kind.grid, NUM_DRAWS, seed)]
+    for name in names:
+        tried = [
+            (quality(fitted(name, first, drawn, kept).scores(asked)), drawn)
+            for drawn in draws(KINDS[name].grid, NUM_DRAWS, seed)
+        ]
         value, best = max(tried, key=lambda pair: pair[0])
         found[name] = (best, value)
+        print(f"{name:<28} tuning {value:.4f} {best}", flush=True)
     return found, quality
 
 
 def blended(
     first: Taught,
+    asked: Histories,
+    wanted: sparse.csr_matrix,
+    seed: int,
+    names: Sequence[str],
+    kept: Kept,
     final: dict[str, Model],
     settings: dict,
-    wanted: sparse.csr_matrix,
-    is_told: bool,
-    seed: int,
-    asked=None,
 ) -> tuple[Blend, dict]:
     """The blend of `final` with the weights that were best for the same models fitted to `first`."""
-    asked = asked or first.histories
-    names = BLENDED[is_told]
-    models = tuple(KINDS[name].fit(first, **settings[name][0]) for name in names)
+    names = sorted(names, key=lambda name: -settings[name][1])
+    models = tuple(fitted(name, first, settings[name][0], kept) for name in names)
     tried = drawn_weights(len(names), NUM_DRAWS, seed)
     sums = quality_of_draws(models, tried, asked, lambda scores: np.nan_to_num(ndcg(scores, asked.had, wanted)))
     weights = np.zeros((2, len(names)))
     weights[[NEW, KNOWN]] = tried[np.argmax(sums)]
     value = sums.max() / max((np.diff(wanted.indptr) > 0).sum(), 1)
     chosen = {"weights": dict(zip(names, weights[0].round(3).tolist(), strict=True)), "tuning": value}
+    print(f"{'blend':<28} tuning {value:.4f} {chosen['weights']}", flush=True)
     return Blend(tuple(final[name] for name in names), weights), chosen
 
 

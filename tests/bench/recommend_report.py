@@ -46,9 +46,9 @@ def table(title: str, figures: dict[str, np.ndarray]) -> None:
 def peers(figures: dict[str, np.ndarray]) -> None:
     """The blend against the best single peer without and with features, Spark's ALS and the formula."""
     mean = {name: np.nanmean(values[:, 0]) for name, values in figures.items()}
-    plain = max((name for name in (*WITHOUT_FEATURES, "mllib_als", "two_tower") if name in mean), key=mean.get)
+    plain = max((name for name in (*WITHOUT_FEATURES, "mllib_als") if name in mean), key=mean.get)
     ratio("best peer without features", figures, "blend", plain, 1.04)
-    told = [name for name in (*WITH_FEATURES, "two_tower_features") if name in mean]
+    told = [name for name in WITH_FEATURES if name in mean]
     if told:
         ratio("best peer with features", figures, "blend", max(told, key=mean.get), 1.02)
     ratio("Spark's ALS", figures, "blend", "mllib_als", 1.07)

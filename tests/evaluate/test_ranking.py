@@ -21,6 +21,25 @@ def test_the_last_fifth_of_a_patients_treatments_is_held_out_and_never_the_only_
     assert known.count() + later.count() == 13
 
 
+def test_a_random_split_follows_the_seed_and_a_split_of_patients_keeps_each_whole(spark):
+    rows = [(f"p{patient}", f"t{treatment}") for patient in range(40) for treatment in range(5)]
+    rated = spark.createDataFrame(rows, "patient_id string, treatment string")
+
+    def later_of(split, seed, num_partitions=1):
+        known, later = split(rated.repartition(num_partitions), SETTINGS, seed)
+        found = {tuple(row) for row in later.collect()}
+        assert found | {tuple(row) for row in known.collect()} == set(rows)
+        assert len(found) + known.count() == len(rows)
+        return found
+
+    one = later_of(ranking.random_split, 1)
+    assert len(one) == 40 and len({patient for patient, _ in one}) == 40
+    assert one == later_of(ranking.random_split, 1, 3) != later_of(ranking.random_split, 2)
+    whole = later_of(ranking.patient_split, 1)
+    patients = {patient for patient, _ in whole}
+    assert 0 < len(patients) < 20 and len(whole) == 5 * len(patients)
+
+
 def test_ndcg_and_recall_follow_their_formulas_and_no_list_counts_nothing(table):
     lists = table("""
         patient_id string | rank int | treatment string

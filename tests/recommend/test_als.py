@@ -3,7 +3,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from medpipe.errors import DataError, UsageError
-from medpipe.recommend.als import AlsSettings, fit, recommend, require_checkpoints, require_int
+from medpipe.recommend.als import AlsSettings, fit, recommend, require_checkpoints, require_implicit, require_int
 
 TREATMENTS = list("abcdefgh")
 SETTINGS = AlsSettings(rank=2, iterations=6, reg=0.01, top_k=6)
@@ -105,3 +105,9 @@ def test_more_keys_than_an_int_can_number_are_refused():
     require_int(2**31 - 1, "patients")
     with pytest.raises(DataError, match="TOO_MANY_KEYS: 2147483648 patients"):
         require_int(2**31, "patients")
+
+
+def test_ranking_by_explicit_feedback_is_refused_with_the_reason():
+    require_implicit("implicit")
+    with pytest.raises(UsageError, match="EXPLICIT_FEEDBACK: recommend.feedback is explicit; .* only those given"):
+        require_implicit("explicit")
