@@ -12,14 +12,15 @@ from pyspark.sql import functions as F
 from medpipe import job
 from medpipe.errors import DataError
 from medpipe.evaluate import ranking
-from medpipe.features.patients import patient_features
+from medpipe.evaluate.measure import Judged, figures, measure
+from medpipe.features.patients import patient_features, subgroups
 from medpipe.recommend import safety
 from medpipe.recommend.catalogue import Catalogue, catalogue
 from medpipe.recommend.histories import histories
+from medpipe.recommend.linear import popularity
 from medpipe.recommend.lists import Lister, blocked, listed, nothing_listed, safe_lists
-from medpipe.recommend.popularity import recommend_popular
 from medpipe.recommend.population import in_blocks
-from medpipe.recommend.rules import pairs_of, rules_of, with_causes
+from medpipe.recommend.rules import Rules, pairs_of, rules_of, with_causes
 from medpipe.recommend.served import fitted
 
 
@@ -45,14 +46,15 @@ def main(run: job.Run) -> None:
     features = features_of(run, None).persist()
     names = catalogue(rated, features, settings.max_features)
     pairs = pairs_of(tables, names.treatments)
+    rules = rules_of(pairs, names.treatments)
     rows = histories(rated, features, patients, names.frame(lake.spark))
-    lists = made(run, rows, names, pairs).persist(StorageLevel.MEMORY_AND_DISK)
+    lists = made(run, rows, names, rules).persist(StorageLevel.MEMORY_AND_DISK)
     lake.replace(told(run, lists, patients).withColumns(as_of), "ops.recommended", where=run.partition)
     written = lake.replace(listed(lists).withColumns(as_of), "gold.recommendation", where=run.partition)
     lake.replace(blocked(lists, pairs).withColumns(as_of), "gold.recommendation_blocked", where=run.partition)
-    figures = measured(run, rated, patients, names)
     origin = as_of | {"recipe": F.lit("blend"), "split": F.lit("time_ordered")}
-    lake.replace(figures.withColumns(origin), "gold.model_metric", where=run.partition | {"recipe": "blend"})
+    rows = measured(run, rated, patients, names, rules).withColumns(origin)
+    lake.replace(rows, "gold.model_metric", where=run.partition | {"recipe": "blend"})
     run.counts |= {"rows_in": patients.count(), "rows_out": written.num_rows}
 
 
@@ -88,14 +90,13 @@ def features_of(run: job.Run, until: DataFrame | None) -> DataFrame:
     return patient_features(*known, run.as_of, run.settings.recommend.min_patients)
 
 
-def made(run: job.Run, rows: DataFrame, names: Catalogue, pairs: dict) -> DataFrame:
+def made(run: job.Run, rows: DataFrame, names: Catalogue, rules: Rules) -> DataFrame:
     """LISTS of all patients of HISTORIES, by a model that has learnt from them all."""
     settings = run.settings
     if not names.treatments:
         return nothing_listed(rows)
     population = in_blocks(rows, len(names.treatments), len(names.features))
     served = fitted(population, settings.als, settings.ease)
-    rules = rules_of(pairs, names.treatments)
     events, midnight = run.lake.read("silver.event", run.as_of), run.lake.midnight(run.as_of)
     asked = with_causes(population.rows, events, rules, midnight, settings.safety.current_days)
     return safe_lists(asked, Lister(served.model, rules, names, served.together, settings.recommend))
@@ -122,19 +123,31 @@ def told(run: job.Run, lists: DataFrame, patients: DataFrame) -> DataFrame:
     return rows
 
 
-def measured(run: job.Run, rated: DataFrame, patients: DataFrame, names: Catalogue) -> DataFrame:
-    """model, metric, value, low, high, num_patients: the blend and popularity, both told nothing of what is held out.
+def measured(run: job.Run, rated: DataFrame, patients: DataFrame, names: Catalogue, rules: Rules) -> DataFrame:
+    """Figures of the blend, of its parts and of popularity, all told nothing of what is held out.
 
-    No safety table is asked: what was given in the past was given.
+    No safety table keeps anything out of these lists: what was given in the past was given. How often they would hold
+    an interaction is one of the figures.
     """
-    held = ranking.RankingSettings(top_k=run.settings.recommend.top_k)
+    lake, settings = run.lake, run.settings
+    if not names.treatments:
+        return lake.read("gold.model_metric").drop("as_of", "recipe", "split", "run_id").limit(0)
+    held = ranking.RankingSettings(top_k=settings.recommend.top_k)
     known, later = (part.persist() for part in ranking.time_ordered_split(rated, held))
-    first = later.groupBy("patient_id").agg(F.min("rated_at").alias("until")).persist()
-    rows = histories(known, features_of(run, first), patients, names.frame(run.lake.spark))
-    lists = listed(made(run, rows, names, {}))
-    by_share = recommend_popular(known, first.select("patient_id"), held.top_k)
-    model, baseline = (ranking.per_patient(found, later, held) for found in (lists, by_share))
-    return ranking.comparison(model, baseline, "blend", "popularity", held.top_k)
+    first = later.groupBy("patient_id").agg(F.min("rated_at").alias("until"))
+    frame = names.frame(lake.spark)
+    rows = histories(known, features_of(run, first), patients, frame)
+    population = in_blocks(rows, len(names.treatments), len(names.features))
+    served = fitted(population, settings.als, settings.ease)
+    als, closed = served.model.models
+    models = {"blend": served.model, "exact_als": als, "ease": closed, "popularity": popularity(served.counted)}
+    share = served.counted.treatments.diagonal() / max(served.counted.num_patients, 1)
+    interacts = rules.together[:-1, :-1] if rules.together.any() else None
+    judged = Judged(models, share, interacts, len(names.features), held.top_k)
+    wanted = histories(later, features_of(run, first).limit(0), patients, frame).select("patient_id", "treatments")
+    asked = population.rows.join(wanted.withColumnRenamed("treatments", "later"), on="patient_id", how="inner")
+    groups = subgroups(lake.read("silver.patient", run.as_of), run.as_of)
+    return figures(measure(asked, judged).persist(), groups, "popularity", judged)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 
 from medpipe.recommend.blend import Blend
 from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
-from medpipe.recommend.gram import gram
+from medpipe.recommend.gram import Gram, gram
 from medpipe.recommend.linear import EaseSettings, ease
 from medpipe.recommend.population import Population
 
@@ -30,22 +30,24 @@ class RecommendSettings:
 
 @dataclass(frozen=True)
 class Served:
-    """Attributes:
-    together: int32 (M + N, M), patients who have a treatment or feature (row) and a treatment (column).
-    """
+    """A fitted model, and the counts it was fitted from."""
 
     model: Blend
-    together: np.ndarray
+    counted: Gram
+
+    @property
+    def together(self) -> np.ndarray:
+        """int32 (M + N, M): patients who have a treatment or feature (row) and a treatment (column)."""
+        return self.counted.counts[:-1, : self.counted.num_treatments].astype(np.int32)
 
 
 def fitted(population: Population, als: ExactAlsSettings, closed: EaseSettings) -> Served:
-    """Both models, weighed alike: weights chosen on one hospital's past would be another reason for a list to change.
+    """Both models, weighed alike: weights chosen on one night's past would be one more reason for a list to change.
 
     Args:
         population: at least one treatment.
     Cost: als.iterations + 1 passes over the patients.
     """
-    counts = gram(population)
-    models = (exact_als(population, counts, als), ease(counts, closed))
-    together = counts.counts[:-1, : population.num_treatments].astype(np.int32)
-    return Served(Blend(models, np.full((2, len(models)), 1 / len(models))), together)
+    counted = gram(population)
+    models = (exact_als(population, counted, als), ease(counted, closed))
+    return Served(Blend(models, np.full((2, len(models)), 1 / len(models))), counted)
