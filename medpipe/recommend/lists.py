@@ -24,8 +24,8 @@ from medpipe.recommend.served import RecommendSettings
 from medpipe.recommend.topk import scores_of
 from medpipe.recommend.walk import Walked, walked
 
-# Patients scored at a time: their scores fit a core's cache.
-SCORED_ROWS = 256
+# Patients scored at a time: bounds the memory of a task, 8 bytes each times the treatments.
+SCORED_ROWS = 1024
 # A stored score is rounded to 1e-6, which takes half of what the reasons may be off by.
 TOLERANCE = 4e-7
 REASON = pa.struct(

@@ -14,6 +14,8 @@ from medpipe.errors import DataError
 from medpipe.recommend.rules import Rules
 from medpipe.recommend.topk import MASKED, STEPS, pack, steps_of, unpack
 
+# Rows whose keys are made at a time: they stay in a core's cache.
+CACHED_ROWS = 128
 # Of keys the upper half holds the score in steps.
 MAX_SCORE = 2**31 / STEPS - 1
 
@@ -48,13 +50,10 @@ def walked(scores: np.ndarray, had: sparse.csr_matrix, causes: sparse.csr_matrix
     """
     if scores.size and not np.abs(scores).max() < MAX_SCORE:
         raise DataError("BAD_SCORE", f"the model gave a score that is not between -{MAX_SCORE:.0f} and {MAX_SCORE:.0f}")
-    keys = pack(steps_of(scores), np.arange(scores.shape[1]))
-    keys[np.repeat(np.arange(len(scores)), np.diff(had.indptr)), had.indices] = MASKED
     left, width, parts = np.arange(len(scores)), top_k + top_k // 2 if rules.causes else top_k, []
     while len(left):
         width = min(width, scores.shape[1])
-        # Torch finds the largest of int64 three times as fast as numpy.
-        ranking = torch.from_numpy(keys[left]).topk(width).values.numpy()
+        ranking = _best(scores[left], had[left], width) if parts else _best(scores, had, width)
         is_listed, by_record = _walk(ranking, causes[left], rules, top_k)
         # Places beyond the last treatment that the patient does not have are masked.
         is_done = (is_listed.sum(axis=1) == top_k) | (ranking[:, -1] == MASKED) | (width == scores.shape[1])
@@ -62,6 +61,20 @@ def walked(scores: np.ndarray, had: sparse.csr_matrix, causes: sparse.csr_matrix
         parts.append((left[done], ranking[done], is_listed[done], by_record[done]))
         left, width = left[~is_done], width * 4
     return _entries(parts, causes, rules, top_k)
+
+
+def _best(scores: np.ndarray, had: sparse.csr_matrix, width: int) -> np.ndarray:
+    """int64 (B, W): the largest keys of what a patient does not have, falling; MASKED where no more is left."""
+    best = np.empty((len(scores), width), np.int64)
+    columns = np.arange(scores.shape[1])
+    for start in range(0, len(scores), CACHED_ROWS):
+        rows = slice(start, start + CACHED_ROWS)
+        keys = pack(steps_of(scores[rows]), columns)
+        starts = had.indptr[start : start + len(keys) + 1]
+        keys[np.repeat(np.arange(len(keys)), np.diff(starts)), had.indices[starts[0] : starts[-1]]] = MASKED
+        # Torch finds the largest of int64 three times as fast as numpy.
+        best[rows] = torch.from_numpy(keys).topk(width).values.numpy()
+    return best
 
 
 def _walk(ranking: np.ndarray, causes: sparse.csr_matrix, rules: Rules, top_k: int) -> tuple[np.ndarray, np.ndarray]:

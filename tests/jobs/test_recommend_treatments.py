@@ -56,8 +56,8 @@ def fill(work):
     concepts = [(drug, f"drug {drug}", None, None, None, THEN, THEN, *origin) for drug in [*DRUGS, "A:1"]]
     shape = f"concept string, name string, domain string, vocabulary string, code string, {known}, {columns}"
     lake.append(spark.createDataFrame(concepts, shape), "silver.concept")
-    rated = [(DAY, patient, drug, 1.0, THEN) for patient in had for drug in sorted(had[patient])]
-    shape = "as_of date, patient_id string, treatment string, rating double, rated_at timestamp"
+    rated = [(DAY, patient, drug, 1.0, "orders", THEN) for patient in had for drug in sorted(had[patient])]
+    shape = "as_of date, patient_id string, treatment string, rating double, basis string, rated_at timestamp"
     lake.append(spark.createDataFrame(rated, shape), "gold.rating")
 
 
