@@ -7,10 +7,15 @@ import pytest
 
 from medpipe.errors import DataError
 from medpipe.recommend.catalogue import Catalogue
+from medpipe.recommend.exact_als import ExactAlsSettings
+from medpipe.recommend.histories import to_batch
+from medpipe.recommend.linear import EaseSettings
 from medpipe.recommend.lists import Lister, blocked, listed, safe_lists
+from medpipe.recommend.population import InMemory
 from medpipe.recommend.rules import pairs_of, rules_of, with_causes
 from medpipe.recommend.safety import Line, Table, Tables
-from medpipe.recommend.served import RecommendSettings
+from medpipe.recommend.served import RecommendSettings, fitted
+from tests.recommend.drawn import NUM_FEATURES, NUM_TREATMENTS, drawn
 from tests.recommend.linear_model import Sums
 
 TREATMENTS = ["aspirin", "ibuprofen", "insulin", "statin", "warfarin"]
@@ -154,3 +159,25 @@ def test_a_model_whose_parts_do_not_add_up_stops_the_lists():
     wrong = replace(LISTER, model=Wrong(MODEL.base, MODEL.of_treatments, MODEL.of_features))
     with pytest.raises(DataError, match="REASONS_DO_NOT_ADD_UP: parts of a score miss it by 1e-06"):
         list(wrong(iter([batch(("ann", [1], [], []))])))
+
+
+def test_lists_of_the_nights_own_model_add_up_and_do_not_depend_on_the_batch():
+    known = drawn(300, seed=3)
+    served = fitted(InMemory(known), ExactAlsSettings(rank=16, iterations=2), EaseSettings())
+    names = Catalogue([f"t{n:02}" for n in range(NUM_TREATMENTS)], [f"f{n}" for n in range(NUM_FEATURES)])
+    lister = Lister(served.model, rules_of({}, names.treatments), names, served.together, RecommendSettings())
+    rows = to_batch(known)
+    nothing = pa.array([[]] * rows.num_rows, pa.list_(pa.int32()))
+    rows = pa.RecordBatch.from_arrays([*rows.columns, nothing], names=[*rows.schema.names, "causes"])
+    found = pa.Table.from_batches(list(lister(iter([rows])))).to_pylist()
+    parts = [rows.slice(start, 37) for start in range(0, rows.num_rows, 37)]
+    assert pa.Table.from_batches(list(lister(iter(parts)))).to_pylist() == found
+    assert {row["path"] for row in found} == {"history", "features", "popularity"}
+    had = known.had.toarray() > 0
+    for patient, row in enumerate(found):
+        listed_now = {place["treatment"] for place in row["listed"]}
+        assert not listed_now & {names.treatments[n] for n in np.flatnonzero(had[patient])}
+        for place in row["listed"]:
+            told = sum(reason["contribution"] for reason in place["reasons"])
+            assert place["score"] == pytest.approx(place["rest"] + told, abs=1e-6)
+            assert all(reason["num_patients"] is None or reason["num_patients"] >= 10 for reason in place["reasons"])
