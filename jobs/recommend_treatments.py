@@ -118,9 +118,19 @@ def told(run: job.Run, lists: DataFrame, patients: DataFrame) -> DataFrame:
     )
     rows = rows.persist()
     num_asked, num_told = patients.count(), rows.agg(F.coalesce(F.sum("num_patients"), F.lit(0))).first()[0]
-    if num_asked != num_told:
-        raise DataError("PATIENTS_LOST", f"{num_asked} patients were asked about, {num_told} answered: a fault")
+    require_all(num_asked, num_told)
     return rows
+
+
+def require_all(num_asked: int, num_told: int) -> None:
+    """
+    Raises:
+        DataError: PATIENTS_LOST.
+    """
+    if num_asked != num_told:
+        raise DataError(
+            "PATIENTS_LOST", f"{num_asked} patients have a record, {num_told} an answer: a fault of medpipe"
+        )
 
 
 def measured(run: job.Run, rated: DataFrame, patients: DataFrame, names: Catalogue, rules: Rules) -> DataFrame:

@@ -41,10 +41,19 @@ def catalogue(ratings: DataFrame, features: DataFrame, max_features: int) -> Cat
         DataError: TOO_MANY_TREATMENTS.
     """
     treatments = sorted(row.treatment for row in ratings.select("treatment").distinct().collect())
-    if len(treatments) > MAX_TREATMENTS:
-        raise DataError(
-            "TOO_MANY_TREATMENTS",
-            f"{len(treatments)} treatments; expected at most {MAX_TREATMENTS}: map them to ingredients in the delivery",
-        )
+    require_few(len(treatments))
     counted = features.groupBy("feature").count().orderBy(F.desc("count"), "feature").limit(max_features)
     return Catalogue(treatments, sorted(row.feature for row in counted.collect()))
+
+
+def require_few(num_treatments: int) -> None:
+    """Refuses a catalogue whose square no longer fits.
+
+    Raises:
+        DataError: TOO_MANY_TREATMENTS.
+    """
+    if num_treatments > MAX_TREATMENTS:
+        raise DataError(
+            "TOO_MANY_TREATMENTS",
+            f"{num_treatments} treatments; expected at most {MAX_TREATMENTS}: map them to ingredients in the delivery",
+        )

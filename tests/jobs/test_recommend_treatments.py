@@ -7,6 +7,7 @@ import pytest
 from medpipe import cli
 from medpipe.errors import DataError
 from medpipe.jobs import recommend_treatments
+from medpipe.recommend.catalogue import require_few
 from tests.jobs.conftest import open_at
 from tests.nights import content
 
@@ -166,3 +167,14 @@ def test_a_patients_list_is_shown_with_reasons_and_what_was_blocked(made, lake, 
     assert "allergy: drug A:1 (A:1)" in shown and "label" in shown
     assert cli.main([*words, "nobody"]) == 2
     assert "UNKNOWN_PATIENT" in (said := capsys.readouterr().err) and "nobody" not in said
+    assert cli.main([*words, row.patient_id, "--as-of", "2026-01-30"]) == 2
+    assert "NO_LISTS: no lists as of 2026-01-30" in capsys.readouterr().err
+
+
+def test_lost_patients_and_a_catalogue_too_large_are_faults_of_their_own():
+    recommend_treatments.require_all(3, 3)
+    with pytest.raises(DataError, match="PATIENTS_LOST: 3 patients have a record, 2 an answer"):
+        recommend_treatments.require_all(3, 2)
+    require_few(5000)
+    with pytest.raises(DataError, match="TOO_MANY_TREATMENTS: 5001 treatments; expected at most 5000"):
+        require_few(5001)
