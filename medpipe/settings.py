@@ -15,7 +15,10 @@ from medpipe.features.images import ImageSettings
 from medpipe.features.sequences import SequenceSettings
 from medpipe.quality.rules import QualitySettings
 from medpipe.quality.thresholds import Threshold
-from medpipe.recommend.als import AlsSettings
+from medpipe.recommend.exact_als import ExactAlsSettings
+from medpipe.recommend.linear import EaseSettings
+from medpipe.recommend.safety import SafetySettings
+from medpipe.recommend.served import RecommendSettings
 from medpipe.recommend.similarity import SimilaritySettings
 from medpipe.score.settings import ScoreSettings
 from medpipe.train.settings import GanSettings, TrainSettings
@@ -84,7 +87,10 @@ class Settings(BaseSettings):
     train: _strict(TrainSettings) = Field(default_factory=dict)
     gan: _strict(GanSettings) = Field(default_factory=dict)
     score: _strict(ScoreSettings) = Field(default_factory=dict)
-    recommend: _strict(AlsSettings) = Field(default_factory=dict)
+    recommend: _strict(RecommendSettings) = Field(default_factory=dict)
+    als: _strict(ExactAlsSettings) = Field(default_factory=dict)
+    ease: _strict(EaseSettings) = Field(default_factory=dict)
+    safety: _strict(SafetySettings) = Field(default_factory=dict)
     similarity: _strict(SimilaritySettings) = Field(default_factory=dict)
     spark: dict[str, str] = Field(default_factory=dict)
 

@@ -15,6 +15,15 @@ from medpipe.tables import Lake
 KEY_VARIABLE = "MEDPIPE_TEST_KEY"
 KEY = "5a" * 32
 SMALL = HospitalSettings(num_patients=150, seed=3)
+# Of drugs that many patients of it get: what high blood pressure, opioids and beta blockers rule out.
+SAFETY = {
+    "classes.csv": "treatment,class\n"
+    + "".join(f"OMOP:{drug},opioid\n" for drug in (1174888, 1124957, 1110410))
+    + "".join(f"OMOP:{drug},beta blocker\n" for drug in (1307046, 1346823, 1338005, 1314002)),
+    "interactions.csv": "a,b,severity,source\nopioid,opioid,major,made up\nbeta blocker,beta blocker,major,made up\n"
+    "opioid,OMOP:744740,contraindicated,made up\n",
+    "contraindications.csv": "condition,treatment,severity,source\nOMOP:320128,OMOP:1125315,minor,made up\n",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,13 @@ class Nights:
             "--config",
             str(self.hospital / "hospital.toml"),
         ]
-        pairs = [f"privacy.key=env:{KEY_VARIABLE}", "train.max_epochs=2", "recommend.rank=4", "recommend.iterations=3"]
+        pairs = [
+            f"safety.folder={self.hospital / 'safety'}",
+            f"privacy.key=env:{KEY_VARIABLE}",
+            "train.max_epochs=2",
+            "als.rank=4",
+            "als.iterations=3",
+        ]
         return given + [flag for pair in pairs for flag in ("--set", pair)]
 
     def workplace(self, spark: SparkSession, as_of: date) -> job.Workplace:
@@ -86,8 +101,11 @@ def _plain(value):
 
 
 def simulate(folder: Path) -> Path:
-    """The small hospital's folder."""
+    """The small hospital's folder, with safety tables beside its deliveries."""
     write_hospital(SMALL, folder)
+    (folder / "safety").mkdir()
+    for name, text in SAFETY.items():
+        (folder / "safety" / name).write_text(text)
     return folder
 
 

@@ -92,21 +92,21 @@ def risk(work: job.Workplace, folder: Path, as_of: date) -> dict:
 
 
 def recommendation(work: job.Workplace, folder: Path, as_of: date) -> dict:
-    """NDCG@10 of the true preferences, ALS and popularity on the time-ordered split."""
+    """NDCG@10 of the true preferences, the blend and popularity on the time-ordered split."""
     held = ranking.RankingSettings()
     rated = work.lake.for_run("").read("gold.rating", as_of).drop("as_of", "run_id")
     known, later = ranking.time_ordered_split(rated, held)
     lists = oracle_lists(folder, known.select("patient_id", "treatment").toPandas())
     frame = work.lake.spark.createDataFrame(lists, "patient_id string, rank int, treatment string")
     oracle = ranking.per_patient(frame, later, held).agg(F.avg("ndcg")).first()[0]
-    found = metrics(work, as_of, "als")
-    als, popular = (found[(model, "ndcg_at_10")].value for model in ("als", "popularity"))
+    found = metrics(work, as_of, "blend")
+    blend, popular = (found[(model, "ndcg_at_10")].value for model in ("blend", "popularity"))
     return {
         "oracle_ndcg": round(oracle, 4),
-        "als_ndcg": round(als, 4),
+        "blend_ndcg": round(blend, 4),
         "popularity_ndcg": round(popular, 4),
-        "als_over_popularity": round(als / popular, 3),
-        "als_share": round(als / oracle, 4),
+        "blend_over_popularity": round(blend / popular, 3),
+        "blend_share": round(blend / oracle, 4),
     }
 
 

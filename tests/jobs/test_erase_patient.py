@@ -51,6 +51,8 @@ def erased(spark, tmp_path_factory):
         one, two = pseudonym_of("1"), pseudonym_of("2")
         pairs = spark.createDataFrame([(work.as_of, one, two, 1, 0.5), (work.as_of, two, one, 1, 0.5)], SIMILARITY)
         work.lake.for_run("r").replace(pairs, "gold.patient_similarity", where={"as_of": work.as_of})
+        stopped = spark.createDataFrame([(work.as_of, two, 1, "a", "allergy", "b", "major", "s")], BLOCKED)
+        work.lake.for_run("r").replace(stopped, "gold.recommendation_blocked", where={"as_of": work.as_of})
         ingest_images.load(work, pictures(folder / "images", "1", "002"))
         out = [(2026, "risk_gru", published(person), 0.5, "m", "safe_harbor") for person in (one, two)]
         scores = spark.createDataFrame(out, PUBLISHED)
@@ -87,6 +89,8 @@ def pictures(folder, *patients):
 
 
 PUBLISHED = "as_of_year int, recipe string, patient_id string, score float, model_sha256 string, disclosure string"
+BLOCKED = "as_of date, patient_id string, place int, treatment string, reason string, cause string"
+BLOCKED += ", severity string, source string"
 SIMILARITY = "as_of date, patient_id string, other_patient_id string, rank int, similarity double"
 
 
@@ -95,7 +99,7 @@ def test_nothing_of_the_patient_is_left_and_all_of_the_others(erased, lake):
     assert held["silver.event", "patient_id"] and held["gold.patient_similarity", "other_patient_id"] == 1
     assert set(rows_of(lake, two).values()) == {0}
     assert rows_of(lake, pseudonym_of("1"))["silver.event", "patient_id"] == 4
-    assert held["silver.image", "patient_id"] == 1
+    assert held["silver.image", "patient_id"] == held["gold.recommendation_blocked", "patient_id"] == 1
     for name in ("bronze.image", "silver.image", "silver.image_pixels"):
         assert lake.read(name).count() == 2, name
     assert [row.patient_id for row in lake.read("safe_harbor.score").collect()] == [published(pseudonym_of("1"))]

@@ -34,7 +34,7 @@ def night(spark, shared_data, tmp_path_factory):
                 "max_unseen_days": 730,
             },
             "train": {"max_epochs": 1, "num_draws": 20},
-            "recommend": {"rank": 4, "iterations": 3},
+            "als": {"rank": 4, "iterations": 3},
         }
         configured = settings.load(None, given)
         lake = Lake(spark, configured.lake, configured.phi_root)

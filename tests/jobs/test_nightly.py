@@ -80,6 +80,8 @@ def test_nothing_recommended_is_taken_already_and_every_patient_has_a_list(lake,
     as_of = after_second_night.as_ofs[-1]
     lists, rated = lake.read("gold.recommendation", as_of), lake.read("gold.rating", as_of)
     assert lists.join(rated, ["patient_id", "treatment"], "left_semi").count() == 0
+    stopped = lake.read("gold.recommendation_blocked", as_of)
+    assert lists.join(stopped, ["patient_id", "treatment"], "left_semi").count() == 0
     patients = lake.read("silver.patient", as_of).select("patient_id").distinct().count()
     assert lists.select("patient_id").distinct().count() == patients
 

@@ -12,7 +12,7 @@ from medpipe.tables import Lake
 from tests.conftest import CONF
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-SCORES = NOTEBOOKS[0]
+SCORES, RECOMMENDATIONS = NOTEBOOKS
 SMALL_SESSION = CONF | {"spark.driver.memory": "1g"}
 
 
@@ -78,3 +78,13 @@ def test_the_first_cell_takes_the_session_and_the_registered_tables_it_finds(aft
     names = run_inside(spark, code_of(SCORES)[:1])
     assert names["spark"] is spark
     assert spark.sql("select count(*) as rows from gold.score").first().rows > 0
+
+
+def test_the_recommendations_are_drawn_from_a_lake(after_second_night, spark, monkeypatch, capsys):
+    monkeypatch.setenv("MEDPIPE_LAKE", str(after_second_night.folder / "lake"))
+    matplotlib.use("agg")
+    names = run_inside(spark, code_of(RECOMMENDATIONS))
+    assert set(names["lists"]["path"]) <= {"history", "features"} and names["lists"]["treatments_listed"].sum() > 0
+    drawn = ("force", "stopped", "carried", "places", "metrics")
+    assert [name for name in drawn if names[name].empty] == []
+    assert "not written yet" not in capsys.readouterr().out
