@@ -50,18 +50,10 @@ start = "on"
 PEOPLE = ["a,1950-02-03", "b,1950-02-03", "c,1950-02-03"]
 
 
-@pytest.fixture
-def opened(spark, tmp_path, monkeypatch):
-    """The workplace of a lake by its name, under settings for the source."""
-    monkeypatch.setenv("MEDPIPE_PSEUDONYM_KEY", KEY)
-    for source in ("clinic", "annex"):
-        (tmp_path / f"{source}.toml").write_text(MAPPING)
-
-    def open_one(name, **threshold):
-        limits = {"thresholds": {"clinic": {"max_bad_ratio": 0.5} | threshold}}
-        return open_at(spark, tmp_path / name, "2026-02-01", mappings=str(tmp_path), **limits)
-
-    return open_one
+def open_lake(spark, folder, **threshold):
+    """The workplace of the lake in a folder beside which the mappings lie, under limits of its source."""
+    limits = {"thresholds": {"clinic": {"max_bad_ratio": 0.5} | threshold}}
+    return open_at(spark, folder, "2026-02-01", mappings=str(folder.parent), **limits)
 
 
 def deliver(folder, day, is_snapshot=False, source="clinic", **tables):
@@ -93,18 +85,22 @@ def gaps(work, day):
     return {(row.source_table, row.gap): row.num_rows for row in rows if row.gap != "NO_UNIT"}
 
 
-@pytest.fixture
-def deliveries(tmp_path):
-    visits = ["1,a,2020-01-01,70", "2,a,2020-02-01,71", "3,b,2020-01-01,", "4,b,2020-03-01,"]
+@pytest.fixture(scope="module")
+def lake(spark, tmp_path_factory):
+    """The folder of a lake to which the deletions came first, then what they delete, and another source."""
+    root = tmp_path_factory.mktemp("withdrawals")
+    for source in ("clinic", "annex"):
+        (root / f"{source}.toml").write_text(MAPPING)
+    visits = ["1,a,2020-01-01,70", "2,a,2020-02-01,71", "3,b,2020-01-01,", "4,b,2020-03-01,", "4,a,2020-03-01,"]
     one = deliver(
-        tmp_path / "one",
+        root / "one",
         27,
         people=["mrn,born", *PEOPLE],
-        visits=["id,mrn,on,kg", *visits, "4,a,2020-03-01,"],
+        visits=["id,mrn,on,kg", *visits],
         notes=["mrn,on,text", "a,2020-01-01,x", "b,2020-01-01,y"],
     )
     two = deliver(
-        tmp_path / "two",
+        root / "two",
         28,
         visits=["id,mrn,on,kg", "2,a,2020-02-01,72"],
         deleted_people=["mrn", "c"],
@@ -112,39 +108,37 @@ def deliveries(tmp_path):
         deleted_visits=["id,mrn", "1,", "4,b", "2,", "9,", "9,", ",a"],
         deleted_notes=["mrn,on,text", "a,2020-01-01,x"],
     )
-    return one, two
+    # Another source tells of a patient and a visit of the same ids; what it tells is its own.
+    again = ["id,mrn,on,kg", "1,a,2020-01-01,"]
+    other = deliver(root / "annex", 26, source="annex", people=["mrn,born", PEOPLE[0]], visits=again)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MEDPIPE_PSEUDONYM_KEY", KEY)
+        load(open_lake(spark, root / "lake"), two)
+        load(open_lake(spark, root / "lake"), one, other)
+        yield root / "lake"
 
 
-def test_deleted_records_are_gone_with_their_parts_from_that_day_on_whatever_arrives_first(
-    opened, deliveries, tmp_path
-):
-    work, (one, two) = opened("lake"), deliveries
-    load(work, two)
-    load(work, one)
-    assert held(work, date(2026, 1, 28)) == {"people": 3, "visits": 5, "visits.weight": 2, "notes": 2}
-    assert held(work) == {"people": 2, "visits": 3, "visits.weight": 1, "notes": 1}
+def test_deleted_records_are_gone_with_their_parts_from_their_day_on_whatever_arrives_first(spark, lake):
+    work = open_lake(spark, lake)
+    assert held(work, date(2026, 1, 28)) == {"people": 4, "visits": 6, "visits.weight": 2, "notes": 2}
+    assert held(work) == {"people": 3, "visits": 4, "visits.weight": 1, "notes": 1}
     assert gaps(work, 28) == {("deleted/visits", "UNKNOWN_RECORD"): 1, ("deleted/visits", "STILL_DELIVERED"): 1}
     entry = work.ledger.entries[-1]
     assert (entry.rows_in, entry.rows_out, entry.rows_quarantined, entry.rows_duplicate) == (9, 7, 1, 1)
     (refused,) = work.lake.for_run("").read("phi.quarantine").collect()
     assert (refused.source_table, refused.reasons) == ("deleted/visits", ["BAD_ID"])
-    # A later delivery tells a record again.
-    load(work, deliver(tmp_path / "three", 29, visits=["id,mrn,on,kg", "1,a,2020-01-01,70"]))
-    assert held(work)["visits"] == 4 and held(work)["visits.weight"] == 2
 
 
-def test_what_a_snapshot_misses_is_gone_unless_it_is_too_much_to_be_true(opened, deliveries, tmp_path):
-    # Another source tells of a patient of the same id; what it tells is its own.
-    visits = ["id,mrn,on,kg", "9,a,2020-01-01,"]
-    load(opened("lake"), deliver(tmp_path / "annex", 26, source="annex", people=["mrn,born", PEOPLE[0]], visits=visits))
-    load(opened("lake"), deliveries[0])
-    # Visit 3 has a date that is none, but is there. The note that does not say whose it is may be either of the two.
-    visits = ["id,mrn,on,kg", "1,a,2020-01-01,", "3,b,2020-13-13,", "4,b,2020-03-01,", "4,a,2020-03-01,"]
+def test_what_a_snapshot_misses_is_gone_unless_it_is_too_much_to_be_true(spark, lake):
+    # Visit 1 is back, 3 has a date that is none, but is there. The note may be any, for it does not say whose it is.
+    visits = ["id,mrn,on,kg", "1,a,2020-01-01,", "3,b,2020-13-13,"]
     tables = {"people": ["mrn,born"], "visits": visits, "notes": ["mrn,on,text", ",2020-01-01,z"]}
-    snapshot = deliver(tmp_path / "snapshot", 30, True, **tables)
-    with pytest.raises(DataError, match="TOO_MANY_WITHDRAWN: clinic: .* people 3 of 3, visits 3 of 7; .* 20.0%"):
-        load(opened("lake"), snapshot)
-    assert held(opened("lake"))["people"] == 4
-    load(work := opened("lake", max_withdrawn_ratio=1.0), snapshot)
-    assert held(work) == {"people": 1, "visits": 5, "notes": 2}
+    snapshot = deliver(lake.parent / "snapshot", 30, is_snapshot=True, **tables)
+    strict = open_lake(spark, lake, max_bad_ratio=1.0)
+    with pytest.raises(DataError, match="TOO_MANY_WITHDRAWN: clinic: .* people 2 of 2, visits 3 of 4; .* 20.0%"):
+        load(strict, snapshot)
+    assert held(strict)["people"] == 3
+    work = open_lake(spark, lake, max_bad_ratio=1.0, max_withdrawn_ratio=1.0)
+    load(work, snapshot)
+    assert held(work) == {"people": 1, "visits": 3, "notes": 1}
     assert gaps(work, 30) == {("notes", "UNNAMED_ROW"): 1}
