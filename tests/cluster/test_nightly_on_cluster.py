@@ -41,6 +41,6 @@ def test_a_night_on_a_cluster_writes_the_tables_of_a_night_on_one_machine(
         done = cluster.submit(script, flags, [zip_file], FAST | logged, seconds=800)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert "score_population" in done.stdout and "not run" not in done.stdout
-    log = "".join(file.read_text() for file in events.rglob("*") if file.is_file())
+    log = "".join(file.read_text("utf-8", "replace") for file in events.rglob("*") if file.is_file())
     assert "SparkListenerEnvironmentUpdate" in log and str(key_file) in log and KEY not in log
     assert differing(found.tables(spark), after_second_night.tables(spark)) == []
