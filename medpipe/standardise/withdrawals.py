@@ -98,7 +98,8 @@ def known(histories: dict[str, DataFrame], named: DataFrame, told: DataFrame, co
         found.append(last.where(~F.col("is_deleted")))
     every = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), found)
     own = told.withColumn("is_told", F.lit(True))
-    joined = every.join(own, on=["silver", "source_table", "record", "patient_id"], how="left")
+    # Each table came in partitions of its own, and would be written in as many files.
+    joined = every.repartition("record").join(own, on=["silver", "source_table", "record", "patient_id"], how="left")
     return joined.withColumn("is_told", F.coalesce("is_told", F.lit(False)))
 
 
