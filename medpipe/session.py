@@ -28,7 +28,7 @@ REQUIRED = {
     "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
-    # Else PySpark walks its stack and tells the JVM of it for every column that is named: half of what plans take.
+    # Else PySpark looks for the line that names each column and tells the JVM: twice the time to build a plan.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
 }
 

@@ -31,8 +31,8 @@ class Meaning:
         table: delivered table, lower case.
         silver: table of silver the row is for; DELETION: it takes a row back.
         part: where one delivered row gives several rows, what tells the others from the first; else "".
-        when: only rows with a value in this column, or where it is the text after `=` or is not that after `!=`; a part
-            for which it does not hold was never delivered.
+        when: only rows with a value in this column (or, after `|`, that one), or where it is the text after `=` or is
+            not that after `!=`; a part for which it does not hold was never delivered.
         is_once: of a part that repeats for a person, the first by start and content counts.
         person, id, encounter: whom it is about, its own name (none: its content), and the visit.
         code: code of the concept; system: where its vocabulary stands; vocabulary: else the vocabulary itself.

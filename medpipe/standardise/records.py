@@ -18,7 +18,8 @@ from medpipe.standardise import concepts, places, units, values
 NAME = ("source_table", "record_hash", "occurrence")
 _TYPES = {str: "string", bool: "boolean", tuple[str, ...]: "array<string>"}
 _CONDITIONS = {
-    name: "struct<column: string, sign: string, text: string>" for name in ("when", "value_when", "withdrawn_when")
+    name: "struct<column: string, other: string, sign: string, text: string>"
+    for name in ("when", "value_when", "withdrawn_when")
 }
 _MEANING = ", ".join(f"{f.name}: {_CONDITIONS.get(f.name, _TYPES[f.type])}" for f in fields(Meaning))
 # What is read as it stands, under the meaning's own name for it.
@@ -167,17 +168,18 @@ def _typed(rows: DataFrame, mapping: Mapping, zone: str) -> DataFrame:
     kind = values.lookup(mapping.kinds, _coded(mapping, F.col("kind_of"))) if mapping.kinds else F.lit(None)
     sex = values.lookup(mapping.sexes, _coded(mapping, F.col("sex"))) if mapping.sexes else F.lit("unknown")
     start, end = F.col("start_text"), F.col("end_text")
+    is_period = F.col("silver") == "silver.observation_period"
     return rows.withColumns(
         {
-            "birth_date": _birth_date(mapping),
+            "birth_date": F.when(F.col("silver") == "silver.patient", _birth_date(mapping)),
             "sex": F.coalesce(sex, F.lit("unknown")),
             "state": places.state(F.col("state")),
             "postcode": places.postcode(F.col("postcode"), F.col("state")),
             "kind": F.coalesce(kind, F.nullif("told_kind", F.lit("")), F.lit("other")),
             "started_at": values.instant(start, zone),
             "ended_at": values.end_instant(end, zone),
-            "start_date": values.day(start),
-            "end_date": values.day(end),
+            "start_date": F.when(is_period, values.day(start)),
+            "end_date": F.when(is_period, values.day(end)),
             "vocabulary": F.col("concept_vocabulary"),
             "code": F.col("concept_code"),
             "end_is_bad": end.isNotNull() & values.instant(end, zone).isNull() & ~values.is_open_end(end),
@@ -253,7 +255,9 @@ def _moment(mapping: Mapping, name: str) -> Column:
     # Bounded, for an overflow would print the number.
     in_bounds = F.when(minutes.between(-(10**8), 10**8) & less.between(-(10**8), 10**8), (minutes - less).cast("int"))
     moment = F.date_format(origin.try_cast("timestamp") + F.make_dt_interval(mins=in_bounds), "yyyy-MM-dd HH:mm:ss")
-    return F.when(F.col("m.offset_from") == "", text).otherwise(F.coalesce(moment, text))
+    # Of nothing there is no moment, but for a start without a column; asked first, for the sums are long.
+    is_none = text.isNull() if name == "end" else text.isNull() & (F.size("m.start") > 0)
+    return F.when((F.col("m.offset_from") == "") | is_none, text).otherwise(F.coalesce(moment, text))
 
 
 def _whole(mapping: Mapping, text: Column) -> Column:
@@ -278,14 +282,14 @@ def _given(mapping: Mapping, attribute: str) -> Column:
 
 def _parted(meaning: Meaning) -> dict:
     """The meaning with its conditions taken apart, here once and not by a pattern on every row."""
-    parts = r"(?P<column>[^=!]*)(?P<sign>!?=)?(?P<text>.*)"
+    parts = r"(?P<column>[^=!|]*)(?:\|(?P<other>[^=!]*))?(?P<sign>!?=)?(?P<text>.*)"
     return asdict(meaning) | {n: re.fullmatch(parts, getattr(meaning, n)).groupdict() for n in _CONDITIONS}
 
 
 def _holds(mapping: Mapping, attribute: str) -> Column:
     """Whether a condition of the meaning is true; one that is not made is."""
-    column, sign, wanted = (F.col(f"m.{attribute}.{part}") for part in ("column", "sign", "text"))
-    text = _field(mapping, column)
+    column, other, sign, wanted = (F.col(f"m.{attribute}.{part}") for part in ("column", "other", "sign", "text"))
+    text = F.coalesce(_field(mapping, column), _field(mapping, other))
     is_equal = F.coalesce(text == wanted, F.lit(False))
     of_text = F.when(sign.isNull(), text.isNotNull()).when(sign == "=", is_equal).otherwise(~is_equal)
     return (column == "") | of_text

@@ -119,15 +119,19 @@ def test_parts_of_dates_and_offsets_of_hours_are_read_where_the_format_has_them(
     assert [found["condition", f"h{n}"].event_at for n in range(5)] == [datetime(*e) for e in expected] + [None]
 
 
-def test_components_with_numbers_are_measurements_of_their_own(spark):
-    code = "component.{}.code.coding.0."
-    part = {code.format(0) + "system": "http://loinc.org", code.format(0) + "code": "8462-4"}
-    part |= {"component.0.valueQuantity.value": "80", "component.0.valueQuantity.code": "mm[Hg]", "id": "o"}
-    whole = {"code.coding.0.system": "http://loinc.org", "code.coding.0.code": "85354-9"}
-    found = silver(spark, "fhir", "observation", whole | part)
-    assert {(table, row.concept, row.value, row.unit) for (table, _), row in found.items()} == {
-        ("observation", "LOINC:85354-9", None, None),
-        ("observation.component0", "LOINC:8462-4", 80.0, "mm[Hg]"),
+def test_components_with_numbers_or_codes_are_measurements_of_their_own(spark):
+    told = {"id": "o", "code.coding.0.system": "http://loinc.org", "code.coding.0.code": "85354-9"}
+    for number, code in enumerate(("8462-4", "63586-2", "1-1")):
+        place = f"component.{number}.code.coding.0."
+        told |= {place + "system": "http://loinc.org", place + "code": code}
+    told |= {"component.0.valueQuantity.value": "80", "component.0.valueQuantity.code": "mm[Hg]"}
+    answer = "component.1.valueCodeableConcept.coding.0."
+    told |= {answer + "system": "http://loinc.org", answer + "code": "LA30122-8", "component.2.valueString": "none"}
+    found = silver(spark, "fhir", "observation", told)
+    assert {(table, row.concept, row.value, row.unit, row.answer) for (table, _), row in found.items()} == {
+        ("observation", "LOINC:85354-9", None, None, None),
+        ("observation.component0", "LOINC:8462-4", 80.0, "mm[Hg]", None),
+        ("observation.component1", "LOINC:63586-2", None, None, "LOINC:LA30122-8"),
     }
 
 
