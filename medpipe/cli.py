@@ -20,6 +20,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("medpipe.cli:run", "run one job; alone: list the jobs"),
     "tables": ("medpipe.show:tables", "the data dictionary: every table, or the columns of one"),
     "sql": ("medpipe.show:sql", "query the lake's tables by name, e.g. gold.score"),
+    "recommend": (
+        "medpipe.jobs.show_recommendations:main",
+        "`recommend show --patient PSEUDONYM`: a patient's list, why, and what was blocked",
+    ),
     "history": ("medpipe.show:history", "the ledger: what ran, on what, with what outcome"),
     "register": ("medpipe.jobs.register_tables:main", "put the lake's tables into the metastore's catalog"),
     "reidentify": ("medpipe.jobs.reidentify_patient:main", "for key holders: the patient behind a pseudonym, audited"),

@@ -14,6 +14,8 @@ from medpipe.recommend.histories import Histories, of_batch
 
 # Of a few patients, (S,), float32 or float64; for mapInArrow, so it pickles. Counts below 2**24 are exact in float32.
 Statistic = Callable[[Histories], np.ndarray]
+# Patients summed at a time, whatever the session's Arrow batches hold: float32 rounds by the company.
+SUMMED_ROWS = 4096
 _SUM = pa.schema([("sum", pa.binary())])
 
 
@@ -99,7 +101,21 @@ class _BlockSum:
         torch.set_num_threads(1)  # Spark has given this task one core
         none = self.statistic(nobody(self.num_treatments, self.num_features))
         total = none.astype(np.float64)
-        for batch in batches:
+        for batch in _even(batches):
             total += self.statistic(of_batch(batch, self.num_treatments, self.num_features))
         # It travels as the statistic is: half the bytes where float32 will do.
         yield pa.RecordBatch.from_arrays([pa.array([total.astype(none.dtype).tobytes()], pa.binary())], schema=_SUM)
+
+
+def _even(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of SUMMED_ROWS; the last may be smaller."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(part.num_rows for part in held) >= SUMMED_ROWS:
+            rows = pa.Table.from_batches(held).combine_chunks()
+            whole = rows.num_rows // SUMMED_ROWS * SUMMED_ROWS
+            yield from rows.slice(0, whole).to_batches(max_chunksize=SUMMED_ROWS)
+            held = rows.slice(whole).to_batches()
+    if held:
+        yield from pa.Table.from_batches(held).combine_chunks().to_batches()
