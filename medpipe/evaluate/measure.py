@@ -15,7 +15,7 @@ from scipy import sparse
 
 from medpipe.evaluate.lists import JACCARD, NOTHING, best_left, measured
 from medpipe.evaluate.ranking import means
-from medpipe.recommend.histories import HISTORIES, of_batch
+from medpipe.recommend.histories import HISTORIES, Histories, of_batch
 from medpipe.recommend.parts import Model
 
 # What `measure` reads: histories without what is held out, and the columns of that.
@@ -55,11 +55,7 @@ class _Measure:
         torch.set_num_threads(1)  # Spark has given this task one core
         num_treatments = len(self.judged.share)
         for batch in batches:
-            histories = of_batch(batch, num_treatments, self.judged.num_features)
-            later = batch.column("later")
-            starts = np.concatenate([[0], np.cumsum(later.value_lengths().to_numpy())])
-            columns = later.flatten().to_numpy()
-            wanted = sparse.csr_matrix((np.ones(len(columns)), columns, starts), shape=(batch.num_rows, num_treatments))
+            histories, wanted = held_of(batch, num_treatments, self.judged.num_features)
             for name, model in self.judged.models.items():
                 items = best_left(model.scores(histories), histories.had, self.judged.top_k)
                 yield self._rows(histories.patient_ids, name, items, measured(items, wanted))
@@ -86,6 +82,15 @@ class _Measure:
         hits = self.judged.interacts[items[:, first], items[:, second]] & is_pair
         with np.errstate(invalid="ignore"):
             return hits.sum(axis=1) / is_pair.sum(axis=1)
+
+
+def held_of(batch: pa.RecordBatch, num_treatments: int, num_features: int) -> tuple[Histories, sparse.csr_matrix]:
+    """(histories, (B, M) with a one where a treatment is held out) of an Arrow batch of HELD."""
+    later = batch.column("later")
+    starts = np.concatenate([[0], np.cumsum(later.value_lengths().to_numpy())])
+    columns = later.flatten().to_numpy()
+    wanted = sparse.csr_matrix((np.ones(len(columns)), columns, starts), shape=(batch.num_rows, num_treatments))
+    return of_batch(batch, num_treatments, num_features), wanted
 
 
 def measure(held: DataFrame, judged: Judged) -> DataFrame:
@@ -130,9 +135,10 @@ def figures(rows: DataFrame, groups: DataFrame, baseline: str, judged: Judged, m
     for metric, name in list(names.items())[:3]:
         values[f"{metric}_above_{baseline}"] = F.when(is_other, F.col(name) - F.col(f"their_{name}"))
     told = means(joined, values, ("model", "subgroup")).where(F.col("num_patients") >= min_patients)
-    covered = rows.groupBy("model").agg(
-        (F.size(F.array_distinct(F.flatten(F.collect_set("listed")))) / len(judged.share)).alias("value"),
-        F.count("*").alias("num_patients"),
+    listed = rows.select("model", "patient_id", F.explode_outer("listed").alias("item"))
+    covered = listed.groupBy("model").agg(
+        (F.count_distinct("item") / len(judged.share)).alias("value"),
+        F.count_distinct("patient_id").alias("num_patients"),
     )
     unknown = F.lit(None).cast("double")
     covered = covered.withColumns(

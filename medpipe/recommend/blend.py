@@ -86,10 +86,10 @@ def quality_of_draws(
     histories: Histories,
     quality: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """float64 (D,): the sum over patients of the quality of their scores (B, M), for each draw (D, C)."""
+    """float64 (D, ...): for each draw (D, C), the quality of the scores (B, M), summed over its last axis, patients."""
     z = np.empty((len(models), *histories.had.shape))
     for place, model in enumerate(models):
         scores = model.scores(histories)
         mean, spread = moments(scores, histories.had)
         z[place] = (scores - mean[:, None]) * spread[:, None]
-    return np.array([quality(np.tensordot(draw, z, axes=1)).sum() for draw in draws])
+    return np.array([quality(np.tensordot(draw, z, axes=1)).sum(axis=-1) for draw in draws])

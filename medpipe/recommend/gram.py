@@ -8,8 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from medpipe.errors import DataError
 from medpipe.recommend.histories import Histories
 from medpipe.recommend.population import Population
+
+# Squared in 4 bytes from each block, and in 8 on the driver: half a gigabyte.
+MAX_WIDTH = 8192
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,17 @@ class Gram:
 def gram(population: Population) -> Gram:
     """One pass over the patients; the number of blocks does not show in the result.
 
+    Raises:
+        DataError: CATALOGUE_TOO_LARGE.
     Cost: per patient the square of what they have; 4 * (M + N)**2 bytes per block to the driver.
     """
     width = population.num_treatments + population.num_features + 1
+    if width > MAX_WIDTH:
+        raise DataError(
+            "CATALOGUE_TOO_LARGE",
+            f"{width - 1} treatments and features; their counts are held whole for at most {MAX_WIDTH - 1}: leave rare "
+            "ones out, or recommend by Spark's ALS (recommend.als), which holds no such table",
+        )
     return Gram(population.summed(_counts).reshape(width, width), population.num_treatments)
 
 

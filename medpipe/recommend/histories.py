@@ -8,6 +8,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
+from medpipe.errors import DataError
+
 HISTORIES = "patient_id string, treatments array<int>, weights array<float>, features array<int>"
 
 
@@ -57,7 +59,11 @@ def histories(ratings: DataFrame, features: DataFrame, patients: DataFrame, cata
 
 
 def of_batch(batch: pa.RecordBatch, num_treatments: int, num_features: int) -> Histories:
-    """The patients of an Arrow batch of HISTORIES."""
+    """The patients of an Arrow batch of HISTORIES.
+
+    Raises:
+        DataError: DUPLICATE_RATINGS where a patient has a column twice.
+    """
     treatments, weights, features = (batch.column(name) for name in ("treatments", "weights", "features"))
     ones = np.ones(len(features.flatten()), np.float32)
     return Histories(
@@ -77,8 +83,17 @@ def to_batch(found: Histories) -> pa.RecordBatch:
 
 
 def _matrix(columns: pa.ListArray, values: np.ndarray, width: int) -> sparse.csr_matrix:
-    starts = np.concatenate([[0], np.cumsum(columns.value_lengths().to_numpy())])
-    return sparse.csr_matrix((values, columns.flatten().to_numpy(), starts), shape=(len(columns), width))
+    lengths = columns.value_lengths().to_numpy()
+    found = columns.flatten().to_numpy()
+    is_same_patient = np.diff(np.repeat(np.arange(len(lengths)), lengths)) == 0
+    num_repeated = np.count_nonzero(is_same_patient & (np.diff(found) <= 0))
+    if num_repeated:
+        raise DataError(
+            "DUPLICATE_RATINGS",
+            f"{num_repeated} entries of histories stand twice or out of order; expected one a patient and column, "
+            "rising: aggregate ratings and features first",
+        )
+    return sparse.csr_matrix((values, found, np.concatenate([[0], np.cumsum(lengths)])), shape=(len(columns), width))
 
 
 def _or_none(found: Column, kind: str) -> Column:

@@ -17,6 +17,8 @@ from medpipe.recommend.histories import Histories, of_batch
 from medpipe.recommend.parts import Parts, rows_of
 
 ASKED_ROWS = 512
+# Cosines nearer than this are tied: their last bits depend on the order of a sum.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Neighbours:
             similar[np.flatnonzero(itself >= 0), itself[itself >= 0]] = 0
             if num_kept:
                 least = np.partition(similar, -num_kept, axis=1)[:, -num_kept]
-                similar[similar < least[:, None]] = 0
+                similar[similar < least[:, None] - ROUNDING] = 0
             yield start, sparse.csr_matrix(similar**self.settings.power)
 
     def _unit(self, histories: Histories) -> sparse.csr_matrix:

@@ -73,15 +73,16 @@ def eicu(folder: Path) -> Data:
 
 
 def _diagnoses(folder: Path, of_stay: pd.Series) -> pd.DataFrame:
-    """Every level of a diagnosis: organ system, disease, kind."""
-    rows = pd.read_csv(folder / "diagnosis.csv.gz", usecols=["patientunitstayid", "diagnosisstring"])
-    levels = rows.diagnosisstring.str.split("|")
-    found = [
-        pd.DataFrame(
-            {"uniquepid": rows.patientunitstayid.map(of_stay), "feature": "dx " + levels.str[:depth].str.join("|")}
-        )
-        for depth in (1, 2, 3, 4)
-    ]
+    """Every level of a diagnosis, and of APACHE's at admission: organ system, disease, kind."""
+    found = []
+    for table, column in (("diagnosis", "diagnosisstring"), ("admissiondx", "admitdxpath")):
+        rows = pd.read_csv(folder / f"{table}.csv.gz", usecols=["patientunitstayid", column])
+        levels = rows[column].str.split("|")
+        patient = rows.patientunitstayid.map(of_stay)
+        for depth in range(1, 7):
+            is_deep = levels.str.len() >= depth
+            said = f"{table} " + levels[is_deep].str[:depth].str.join("|")
+            found.append(pd.DataFrame({"uniquepid": patient[is_deep], "feature": said}))
     return pd.concat(found)
 
 
@@ -124,8 +125,13 @@ def hospital(folder: Path, num_patients: int, seed: int) -> Data:
     names = json.loads((folder / "truth" / "treatments.json").read_text())
     drugs = _read(delivery / "drug_exposure", ["person_id", "drug_concept_id", "drug_exposure_start_date"])
     drugs["treatment"] = "OMOP:" + drugs.drug_concept_id
-    drugs["day"] = pd.to_datetime(drugs.drug_exposure_start_date, errors="coerce").map(pd.Timestamp.toordinal)
-    known = drugs[drugs.treatment.isin(names) & drugs.day.notna()]
+    drugs["day"] = (
+        pd.to_datetime(drugs.drug_exposure_start_date, errors="coerce") - pd.Timestamp("1970-01-01")
+    ).dt.days
+    table = pq.read_table(folder / "truth" / "preference.parquet").to_pandas()
+    table.index = table.person_id.astype(str)
+    # What was planted as dirt stays out: unknown people and drugs, days that are none.
+    known = drugs[drugs.treatment.isin(names) & drugs.day.notna() & drugs.person_id.isin(table.index)]
     given = known.groupby(["person_id", "treatment"]).agg(count=("day", "size"), day=("day", "min")).reset_index()
     people = _read(delivery / "person", ["person_id", "gender_concept_id", "year_of_birth"]).drop_duplicates(
         "person_id"
@@ -147,8 +153,7 @@ def hospital(folder: Path, num_patients: int, seed: int) -> Data:
         given.day,
         pairs.drop_duplicates().dropna(),
     )
-    table = pq.read_table(folder / "truth" / "preference.parquet").to_pandas().set_index("person_id")
-    rows = table.loc[sorted(given.person_id.unique().astype(int), key=str)].preference
+    rows = table.loc[sorted(given.person_id.unique())].preference
     columns = [names.index(name) for name in sorted(given.treatment.unique())]
     return Data(data.name, data.had, data.day, data.features, np.stack(rows.to_numpy())[:, columns])
 

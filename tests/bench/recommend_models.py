@@ -99,7 +99,7 @@ def _told_nothing(given: Taught, **chosen) -> Model:
     return replace(found, by_feature=np.zeros((num_features, found.by_feature.shape[1])))
 
 
-_TOWERS = {"dim": [32, 64], "num_epochs": [15, 25], "hidden": [0.3, 0.5], "weight_decay": [0.01, 0.1, 0.3]}
+_TOWERS = {"dim": [32, 64], "num_epochs": [10, 20], "hidden": [0.3, 0.5], "weight_decay": [0.01, 0.1, 0.3]}
 WITHOUT_FEATURES = {
     "popularity": Kind(lambda given: popularity(given.counted), {}),
     "cosine_formula": Kind(
@@ -128,7 +128,7 @@ WITH_FEATURES = {
         True,
     ),
     "feature_ridge": Kind(
-        lambda given, reg: feature_ridge(given.counted, reg), {"reg": [1, 3, 10, 20, 30, 50, 100, 200, 300]}, True
+        lambda given, reg: feature_ridge(given.counted, reg), {"reg": [30, 50, 100, 150, 200, 300, 500]}, True
     ),
     "patient_cosine_features": Kind(_neighbours, _NEIGHBOURS | {"feature_weight": [0.2, 0.5, 1.0]}, True),
     "two_tower_features": Kind(_two_tower, _TOWERS, True),
@@ -140,7 +140,12 @@ WITH_FEATURES = {
     "als_features": Kind(
         _als,
         _ALS
-        | {"reg": [0.05, 0.1, 0.2], "alpha": [1.0, 2.0], "kappa": [10.0, 20.0, 40.0], "feature_reg": [3.0, 10.0, 30.0]},
+        | {
+            "reg": [0.05, 0.1, 0.2],
+            "alpha": [1.0, 2.0],
+            "kappa": [10.0, 20.0, 40.0],
+            "feature_reg": [10.0, 30.0, 60.0],
+        },
         True,
     ),
 }

@@ -1,6 +1,6 @@
 """How well each recommender ranks what was held out: real ICU patients, films, a simulated hospital, new patients.
 
-    python -m tests.bench.recommend_quality --data /work/shared/data --out /tmp/quality --part eicu-1
+    MEDPIPE_TEST_DATA=DATA python -m tests.bench.recommend_quality --out /tmp/quality --part eicu-1
     python -m tests.bench.recommend_quality --out /tmp/quality --report
 
 Parts: eicu-1 ... eicu-5 (random holdouts), eicu-time (time-ordered), cold-1 ... cold-5, films, simulated. Each takes
@@ -9,6 +9,7 @@ minutes and leaves one file in --out. Settings and weights are chosen on the tun
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,14 +47,13 @@ Kept = dict[str, Model]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--part")
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.part:
-        figures, chosen = run(args.part, args.data, args.out)
+        figures, chosen = run(args.part, Path(os.environ["MEDPIPE_TEST_DATA"]), args.out)
         np.savez_compressed(args.out / f"{args.part}.npz", **figures)
         (args.out / f"{args.part}.json").write_text(json.dumps(chosen, indent=1, default=float))
         for name, found in figures.items():
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def run(part: str, folder: Path, out: Path) -> tuple[dict[str, np.ndarray], dict]:
-    """(model -> (B, 3) NDCG, recall, average precision of the test patients, what was chosen)."""
+    """(model -> (B, 4) NDCG, recall, average precision, Jaccard of the test patients, what was chosen)."""
     name, _, number = part.partition("-")
     if name == "eicu":
         data = recommend_data.eicu(folder / "ehr_eicu_demo")
@@ -72,7 +72,7 @@ def run(part: str, folder: Path, out: Path) -> tuple[dict[str, np.ndarray], dict
         return compare_new(recommend_data.eicu(folder / "ehr_eicu_demo"), int(number))
     if name == "films":
         return compare(recommend_data.movielens(folder / "rec_movielens_small"), False, 1)
-    return compare(recommend_data.hospital(out / "hospital", 10_000, seed=1), True, 1)
+    return compare(recommend_data.hospital(out / "hospital", 6_000, seed=1), True, 1)
 
 
 def compare(data: Data, is_time_ordered: bool, seed: int) -> tuple[dict[str, np.ndarray], dict]:
