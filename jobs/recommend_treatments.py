@@ -44,7 +44,8 @@ def main(run: job.Run) -> None:
     # Two sources may speak of one patient.
     patients = lake.read("silver.patient", run.as_of).select("patient_id").distinct().persist()
     features = features_of(run, None).persist()
-    names = catalogue(rated, features, settings.max_features)
+    names = catalogue(rated, features, settings.max_treatments, settings.max_features)
+    tell_left_out(rated, names)
     pairs = pairs_of(tables, names.treatments)
     rules = rules_of(pairs, names.treatments)
     rows = histories(rated, features, patients, names.frame(lake.spark))
@@ -56,6 +57,12 @@ def main(run: job.Run) -> None:
     rows = measured(run, rated, patients, names, rules).withColumns(origin)
     lake.replace(rows, "gold.model_metric", where=run.partition | {"recipe": "blend"})
     run.counts |= {"rows_in": patients.count(), "rows_out": written.num_rows}
+
+
+def tell_left_out(rated: DataFrame, names: Catalogue) -> None:
+    num_rare = rated.select("treatment").distinct().count() - len(names.treatments)
+    if num_rare:
+        print(f"  {num_rare:,} rare treatments are in no list: recommend.max_treatments is {len(names.treatments):,}")
 
 
 def in_force(run: job.Run, tables: safety.Tables) -> DataFrame:

@@ -156,7 +156,7 @@ def require_implicit(feedback: str) -> None:
     if feedback != "implicit":
         raise UsageError(
             "EXPLICIT_FEEDBACK",
-            f"recommend.feedback is {feedback}; expected implicit: a model of how well treatments went knows only "
+            f"feedback is {feedback}; expected implicit: a model of how well treatments went knows only "
             "those given, and says nothing of the order of all others",
         )
 

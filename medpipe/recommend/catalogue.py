@@ -7,11 +7,6 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from medpipe.errors import DataError
-
-# The models hold a few arrays of (treatments + features) squared.
-MAX_TREATMENTS = 5000
-
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -32,28 +27,15 @@ class Catalogue:
         return spark.createDataFrame(pa.concat_tables(parts))
 
 
-def catalogue(ratings: DataFrame, features: DataFrame, max_features: int) -> Catalogue:
-    """Every treatment rated, and the features that most patients have, ties by name.
+def catalogue(ratings: DataFrame, features: DataFrame, max_treatments: int, max_features: int) -> Catalogue:
+    """The treatments and the features that most patients have, ties by name.
 
     Args:
-        ratings: reads treatment. features: patient_id, feature (unique pairs).
-    Raises:
-        DataError: TOO_MANY_TREATMENTS.
+        ratings: patient_id, treatment (unique pairs). features: patient_id, feature (unique pairs).
     """
-    treatments = sorted(row.treatment for row in ratings.select("treatment").distinct().collect())
-    require_few(len(treatments))
-    counted = features.groupBy("feature").count().orderBy(F.desc("count"), "feature").limit(max_features)
-    return Catalogue(treatments, sorted(row.feature for row in counted.collect()))
+    return Catalogue(_commonest(ratings, "treatment", max_treatments), _commonest(features, "feature", max_features))
 
 
-def require_few(num_treatments: int) -> None:
-    """Refuses a catalogue whose square no longer fits.
-
-    Raises:
-        DataError: TOO_MANY_TREATMENTS.
-    """
-    if num_treatments > MAX_TREATMENTS:
-        raise DataError(
-            "TOO_MANY_TREATMENTS",
-            f"{num_treatments} treatments; expected at most {MAX_TREATMENTS}: map them to ingredients in the delivery",
-        )
+def _commonest(rows: DataFrame, name: str, at_most: int) -> list[str]:
+    counted = rows.groupBy(name).count().orderBy(F.desc("count"), name).limit(at_most)
+    return sorted(row[name] for row in counted.collect())

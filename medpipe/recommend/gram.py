@@ -60,8 +60,8 @@ def gram(population: Population) -> Gram:
     if width > MAX_WIDTH:
         raise DataError(
             "CATALOGUE_TOO_LARGE",
-            f"{width - 1} treatments and features; their counts are held whole for at most {MAX_WIDTH - 1}: leave rare "
-            "ones out, or recommend by Spark's ALS (recommend.als), which holds no such table",
+            f"{width - 1} treatments and features; their counts are held whole for at most {MAX_WIDTH - 1}: lower "
+            "recommend.max_treatments or recommend.max_features",
         )
     return Gram(population.summed(_counts).reshape(width, width), population.num_treatments)
 

@@ -19,12 +19,14 @@ class RecommendSettings:
         top_k: length of a list.
         num_reasons: parts of a score that are told; all others are one number.
         min_patients: how many patients had a reason and the treatment both is told from so many on.
-        max_features: most common features that the model knows.
+        max_treatments, max_features: the most common ones, which the model knows; it holds a few arrays of the square
+            of both together.
     """
 
     top_k: int = 10
     num_reasons: int = 3
     min_patients: int = 10
+    max_treatments: int = 5000
     max_features: int = 1000
 
 

@@ -3,11 +3,12 @@ from collections import defaultdict
 from datetime import UTC, date, datetime
 
 import pytest
+from pyspark.sql import functions as F
 
 from medpipe import cli
 from medpipe.errors import DataError
 from medpipe.jobs import recommend_treatments
-from medpipe.recommend.catalogue import require_few
+from medpipe.recommend.catalogue import catalogue
 from tests.jobs.conftest import open_at
 
 AS_OF = "2026-01-31"
@@ -43,15 +44,18 @@ def fill(work):
     origin = ("text", "t", "d1", False)
     columns = "source string, source_table string, delivery_id string, is_deleted boolean"
     known = "recorded_at timestamp, known_at timestamp"
-    people = [(patient, date(1950, 5, 1), "female", THEN, THEN, *origin) for patient in had]
-    frame = spark.createDataFrame(people, f"patient_id string, birth_date date, sex string, {known}, {columns}")
+    people = [(patient, date(1950, 5, 1), "female", None, None, THEN, THEN, *origin) for patient in had]
+    shape = f"patient_id string, birth_date date, sex string, state string, postcode string, {known}, {columns}"
+    frame = spark.createDataFrame(people, shape)
     lake.append(frame, "silver.patient")
     rows = [
-        (str(n), patient, None, kind, concept, THEN, None, None, None, THEN, THEN, *origin)
+        (str(n), patient, None, kind, concept, THEN, None, None, None, None, None, THEN, THEN, *origin)
         for n, (patient, kind, concept) in enumerate(events)
     ]
     shape = "event_id string, patient_id string, encounter_id string, kind string, concept string, event_at timestamp"
-    shape += f", ended_at timestamp, value double, unit string, {known}, {columns}"
+    shape += (
+        f", ended_at timestamp, value double, unit string, answer string, source_concept string, {known}, {columns}"
+    )
     lake.append(spark.createDataFrame(rows, shape), "silver.event")
     concepts = [(drug, f"drug {drug}", None, None, None, THEN, THEN, *origin) for drug in [*DRUGS, "A:1"]]
     shape = f"concept string, name string, domain string, vocabulary string, code string, {known}, {columns}"
@@ -175,10 +179,21 @@ def test_a_patients_list_is_shown_with_reasons_and_what_was_blocked(made, lake, 
     assert "NO_LISTS: no lists as of 2026-01-30" in capsys.readouterr().err
 
 
-def test_lost_patients_and_a_catalogue_too_large_are_faults_of_their_own():
+def test_lost_patients_are_a_fault():
     recommend_treatments.require_all(3, 3)
     with pytest.raises(DataError, match="PATIENTS_LOST: 3 patients have a record, 2 an answer"):
         recommend_treatments.require_all(3, 2)
-    require_few(5000)
-    with pytest.raises(DataError, match="TOO_MANY_TREATMENTS: 5001 treatments; expected at most 5000"):
-        require_few(5001)
+
+
+def test_of_many_treatments_the_most_common_are_the_catalogue_and_the_others_are_counted(table, capsys):
+    rated = table("""
+        patient_id string | treatment string
+        ann               | statin
+        bob               | statin
+        ann               | insulin
+        ann               | aspirin
+    """)
+    names = catalogue(rated, rated.select("patient_id", F.col("treatment").alias("feature")), 2, 1)
+    assert (names.treatments, names.features) == (["aspirin", "statin"], ["statin"])
+    recommend_treatments.tell_left_out(rated, names)
+    assert "1 rare treatments are in no list: recommend.max_treatments is 2" in capsys.readouterr().out

@@ -125,5 +125,5 @@ def test_more_keys_than_an_int_can_number_are_refused():
 
 def test_ranking_by_explicit_feedback_is_refused_with_the_reason():
     require_implicit("implicit")
-    with pytest.raises(UsageError, match="EXPLICIT_FEEDBACK: recommend.feedback is explicit; .* only those given"):
+    with pytest.raises(UsageError, match="EXPLICIT_FEEDBACK: feedback is explicit; .* only those given"):
         require_implicit("explicit")
