@@ -20,7 +20,7 @@ def test_a_key_in_another_case_stops_the_delivery_and_the_drift_report_names_it(
     (folder / "Patient.ndjson").write_text("\n".join(map(json.dumps, patients)) + "\n")
     strict = open_at(spark, tmp_path, "2026-01-31", thresholds={"fhir": {"max_unknown_columns": 0}})
     strict.run(ingest_records.main, delivery=job.delivery_from(strict, folder, is_history=False))
-    assert "4 columns are not named by fhir or missing; phi.schema_drift lists them" in capsys.readouterr().out
+    assert "6 columns are not named by fhir or missing; phi.schema_drift lists them" in capsys.readouterr().out
     rows = strict.lake.for_run("").read("phi.schema_drift").where("num_rows = 3").collect()
     assert {("Id", "UNKNOWN_COLUMN"), ("id", "MISSING_COLUMN")} <= {(row.column_name, row.drift) for row in rows}
     with pytest.raises(DataError, match="SCHEMA_DRIFT: fhir: 1 columns are not named .* max_unknown_columns 0"):
