@@ -6,6 +6,7 @@ B patients, M treatments, K places.
 import numpy as np
 from scipy import sparse
 
+from medpipe.recommend.parts import rows_of
 from medpipe.recommend.topk import MASKED, largest, pack, steps_of, unpack
 
 # Columns of `measured`.
@@ -22,7 +23,7 @@ def best_left(scores: np.ndarray, had: sparse.csr_matrix, num_places: int) -> np
         NOTHING in the places for which no treatment is left.
     """
     keys = pack(steps_of(scores), np.arange(scores.shape[1]))
-    keys[np.repeat(np.arange(had.shape[0]), np.diff(had.indptr)), had.indices] = MASKED
+    keys[rows_of(had), had.indices] = MASKED
     best = largest(keys, num_places)
     return np.where(best == MASKED, NOTHING, unpack(best)[1])
 
@@ -38,7 +39,7 @@ def measured(items: np.ndarray, later: sparse.csr_matrix) -> np.ndarray:
     """
     num_places = items.shape[1]
     wanted = np.zeros(later.shape, bool)
-    wanted[np.repeat(np.arange(later.shape[0]), np.diff(later.indptr)), later.indices] = True
+    wanted[rows_of(later), later.indices] = True
     hits = np.take_along_axis(wanted, np.maximum(items, 0), axis=1) & (items != NOTHING)
     gains = 1 / np.log2(np.arange(2, num_places + 2))
     num_later = np.diff(later.indptr)

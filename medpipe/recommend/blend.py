@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from medpipe.recommend.histories import Histories
-from medpipe.recommend.parts import Model, Parts
+from medpipe.recommend.parts import Model, Parts, rows_of
 
 # Rows of weights: a patient of whom no treatment is known, and everybody else.
 NEW, KNOWN = 0, 1
@@ -57,7 +57,7 @@ class Blend:
 def moments(scores: np.ndarray, had: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
     """(mean, 1 / standard deviation), float64 (B,), over what the patient does not have; 0 where all are alike."""
     num_left = np.maximum(scores.shape[1] - np.diff(had.indptr), 1)
-    rows = np.repeat(np.arange(len(scores)), np.diff(had.indptr))
+    rows = rows_of(had)
     taken = scores[rows, had.indices]
 
     def mean(values: np.ndarray, of_taken: np.ndarray) -> np.ndarray:

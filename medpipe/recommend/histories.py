@@ -96,5 +96,10 @@ def _matrix(columns: pa.ListArray, values: np.ndarray, width: int) -> sparse.csr
     return sparse.csr_matrix((values, found, np.concatenate([[0], np.cumsum(lengths)])), shape=(len(columns), width))
 
 
+def once(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """float64: 1 where an entry is stored."""
+    return sparse.csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
 def _or_none(found: Column, kind: str) -> Column:
     return F.coalesce(found.cast(kind), F.array().cast(kind))

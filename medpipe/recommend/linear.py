@@ -9,8 +9,8 @@ import numpy as np
 from scipy import sparse
 
 from medpipe.recommend.gram import Gram
-from medpipe.recommend.histories import Histories
-from medpipe.recommend.parts import Parts
+from medpipe.recommend.histories import Histories, once
+from medpipe.recommend.parts import Parts, rows_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Linear:
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float64 (B, M)."""
-        return self.base + _once(histories.had) @ self.by_treatment + _once(histories.features) @ self.by_feature
+        return self.base + once(histories.had) @ self.by_treatment + once(histories.features) @ self.by_feature
 
     def parts(self, histories: Histories, items: np.ndarray) -> Parts:
         """Of scores[b, items[b, k]]."""
@@ -135,12 +135,6 @@ def _of(
     )
 
 
-def _once(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    """1 where there is anything."""
-    return sparse.csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
 def _said(weights: np.ndarray, matrix: sparse.csr_matrix, items: np.ndarray) -> np.ndarray:
     """(E, K): what each stored entry says of its patient's items."""
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    return weights[matrix.indices[:, None], items[rows]]
+    return weights[matrix.indices[:, None], items[rows_of(matrix)]]

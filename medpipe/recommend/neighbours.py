@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from medpipe.recommend.histories import Histories, of_batch
+from medpipe.recommend.histories import Histories, of_batch, once
 from medpipe.recommend.parts import Parts, rows_of
 
 ASKED_ROWS = 512
@@ -52,7 +52,7 @@ class Neighbours:
 
         Cost: B * P * (treatments of a patient).
         """
-        had = _once(self.asked.had)
+        had = once(self.asked.had)
         found = np.empty((len(histories.patient_ids), had.shape[1]))
         for start, weights in self._weights(histories):
             found[start : start + weights.shape[0]] = (weights @ had).toarray()
@@ -62,7 +62,7 @@ class Neighbours:
         """A cosine is a sum over what both have, so each shared treatment and feature carries its share of it."""
         power, num_treatments = self.settings.power, self.asked.had.shape[1]
         mine, theirs = self._unit(histories), self._unit(self.asked)
-        had = _once(self.asked.had).tocsc()
+        had = once(self.asked.had).tocsc()
         of_all = np.zeros((mine.nnz, items.shape[1]))
         for start, weights in self._weights(histories):
             for place in range(weights.shape[0]):
@@ -113,7 +113,3 @@ def neighbours(rows: DataFrame, num_treatments: int, num_features: int, settings
         [kept.column(name).combine_chunks() for name in kept.column_names], names=kept.column_names
     )
     return Neighbours(of_batch(batch, num_treatments, num_features), settings)
-
-
-def _once(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    return sparse.csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)

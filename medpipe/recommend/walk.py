@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 
 from medpipe.errors import DataError
+from medpipe.recommend.parts import rows_of
 from medpipe.recommend.rules import Rules
 from medpipe.recommend.topk import MASKED, STEPS, pack, steps_of, unpack
 
@@ -84,7 +85,7 @@ def _walk(ranking: np.ndarray, causes: sparse.csr_matrix, rules: Rules, top_k: i
     by_record = np.zeros(ranking.shape, bool)
     has_any = np.diff(causes.indptr) > 0
     if has_any.any():
-        rows = _rows_of(causes)
+        rows = rows_of(causes)
         found = rules.blocks[causes.indices[:, None], columns[rows]]  # (E, W)
         by_record[has_any] = np.logical_or.reduceat(found, causes.indptr[:-1][has_any], axis=0)
     is_open = (ranking != MASKED) & ~by_record
@@ -126,7 +127,7 @@ def _record_causes(
     columns: np.ndarray, is_blocked: np.ndarray, causes: sparse.csr_matrix, rules: Rules
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(row, place, cause) of everything in the record that blocks a treatment; columns and is_blocked (B, K)."""
-    rows = _rows_of(causes)
+    rows = rows_of(causes)
     entries, places = np.nonzero(is_blocked[rows])
     blocks = rules.blocks[causes.indices[entries], columns[rows[entries], places]]
     return rows[entries][blocks], places[blocks], causes.indices[entries][blocks].astype(np.int64)
@@ -140,11 +141,6 @@ def _list_causes(
     entries, better = np.nonzero(is_listed[rows] & (np.arange(columns.shape[1]) < places[:, None]))
     clash = rules.together[columns[rows[entries], places[entries]], columns[rows[entries], better]]
     return rows[entries][clash], places[entries][clash], better[clash]
-
-
-def _rows_of(matrix: sparse.csr_matrix) -> np.ndarray:
-    """int64 (E,): the row of each stored entry."""
-    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
 
 
 def _sorted(entries: np.ndarray) -> np.ndarray:
