@@ -29,8 +29,8 @@ class ExactAlsSettings:
 
     rank: int = 64
     iterations: int = 8
-    reg: float = 0.1
-    alpha: float = 1.0
+    reg: float = 0.2
+    alpha: float = 2.0
     kappa: float = 10.0
     feature_reg: float = 10.0
     seed: int = 1

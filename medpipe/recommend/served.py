@@ -1,13 +1,16 @@
-"""The model that the night fits and lists come from: exact ALS with a prior from features, and EASE, as one score."""
+"""The model that the night fits and lists come from: exact ALS with a prior from features beside EASE, as one score.
+
+Of a patient of whom no treatment is known EASE says little: there a ridge regression on the features stands in for it.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from medpipe.recommend.blend import Blend
+from medpipe.recommend.blend import KNOWN, NEW, Blend
 from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
 from medpipe.recommend.gram import Gram, gram
-from medpipe.recommend.linear import EaseSettings, ease
+from medpipe.recommend.linear import EaseSettings, ease, feature_ridge
 from medpipe.recommend.population import Population
 
 
@@ -31,6 +34,23 @@ class RecommendSettings:
 
 
 @dataclass(frozen=True)
+class BlendSettings:
+    """How the models weigh; chosen on the tuning parts of eICU (tests/bench/recommend_quality.py).
+
+    Weights drawn anew each night would be one more reason for a list to change.
+
+    Attributes:
+        als: share of ALS where a treatment of the patient is known; the rest is EASE's.
+        als_of_new: share of ALS where none is; the rest is the ridge's.
+        ridge_reg: penalty of that ridge, in patients.
+    """
+
+    als: float = 0.65
+    als_of_new: float = 0.5
+    ridge_reg: float = 100.0
+
+
+@dataclass(frozen=True)
 class Served:
     """A fitted model, and the counts it was fitted from."""
 
@@ -43,13 +63,16 @@ class Served:
         return self.counted.counts[:-1, : self.counted.num_treatments].astype(np.int32)
 
 
-def fitted(population: Population, als: ExactAlsSettings, closed: EaseSettings) -> Served:
-    """Both models, weighed alike: weights chosen on one night's past would be one more reason for a list to change.
+def fitted(population: Population, als: ExactAlsSettings, closed: EaseSettings, blend: BlendSettings) -> Served:
+    """The models in the order exact ALS, EASE, ridge of the features; each patient's score is of two.
 
     Args:
         population: at least one treatment.
     Cost: als.iterations + 1 passes over the patients.
     """
     counted = gram(population)
-    models = (exact_als(population, counted, als), ease(counted, closed))
-    return Served(Blend(models, np.full((2, len(models)), 1 / len(models))), counted)
+    models = (exact_als(population, counted, als), ease(counted, closed), feature_ridge(counted, blend.ridge_reg))
+    weights = np.zeros((2, len(models)))
+    weights[NEW] = blend.als_of_new, 0, 1 - blend.als_of_new
+    weights[KNOWN] = blend.als, 1 - blend.als, 0
+    return Served(Blend(models, weights), counted)

@@ -117,7 +117,7 @@ WITHOUT_FEATURES = {
     ),
     "two_tower": Kind(_told_nothing, _TOWERS),
     "ease": Kind(
-        lambda given, reg: ease(given.counted, EaseSettings(reg, 0.0)),
+        lambda given, reg: ease(given.counted, EaseSettings(reg, feature_weight=0.0, dropout_odds=0.0)),
         {"reg": [20, 30, 50, 70, 100, 150, 200, 300, 400, 600]},
     ),
 }
@@ -134,26 +134,25 @@ WITH_FEATURES = {
     "two_tower_features": Kind(_two_tower, _TOWERS, True),
     "ease_features": Kind(
         lambda given, **chosen: ease(given.counted, EaseSettings(**chosen)),
-        {"reg": [50, 100, 200, 300], "feature_weight": [0.15, 0.3, 0.5]},
+        {"reg": [20, 50, 100, 200], "feature_weight": [0.3, 0.5], "dropout_odds": [0.0, 0.5, 1.0]},
         True,
     ),
     "als_features": Kind(
         _als,
         _ALS
         | {
-            "reg": [0.05, 0.1, 0.2],
+            "reg": [0.1, 0.2],
             "alpha": [1.0, 2.0],
             "kappa": [10.0, 20.0, 40.0],
-            "feature_reg": [10.0, 30.0, 60.0],
+            "feature_reg": [5.0, 10.0, 30.0],
         },
         True,
     ),
 }
-# What is blended; without features their plain forms.
-BLENDED = {
-    True: ("als_features", "exact_als", "ease_features", "patient_cosine_features", "feature_ridge"),
-    False: ("exact_als", "ease", "patient_cosine", "treatment_cosine", "popularity"),
-}
+# What the night blends, by whether a treatment of the patient is known; and without any features.
+OF_KNOWN = ("als_features", "ease_features")
+OF_NEW = ("als_features", "feature_ridge")
+OF_NO_FEATURES = ("exact_als", "ease")
 
 
 def draws(grid: Grid, num_draws: int, seed: int) -> list[dict]:

@@ -24,8 +24,10 @@ from medpipe.session import open_session
 from tests.bench import recommend_data, recommend_report
 from tests.bench.recommend_data import MIN_TREATMENTS, Data
 from tests.bench.recommend_models import (
-    BLENDED,
     MLLIB,
+    OF_KNOWN,
+    OF_NEW,
+    OF_NO_FEATURES,
     WITH_FEATURES,
     WITHOUT_FEATURES,
     Taught,
@@ -40,7 +42,7 @@ NUM_DRAWS = 5
 COLD = 0.14
 KINDS = WITHOUT_FEATURES | WITH_FEATURES
 # Measured on patients never seen: the baselines, and what can speak of them.
-OF_NEW = ("popularity", "exact_als", "popularity_by_feature", *BLENDED[True])
+SPEAKING = ("popularity", "exact_als", "popularity_by_feature", "patient_cosine_features", *OF_KNOWN, "feature_ridge")
 # Models fitted once: by name and settings.
 Kept = dict[str, Model]
 
@@ -72,7 +74,7 @@ def run(part: str, folder: Path, out: Path) -> tuple[dict[str, np.ndarray], dict
         return compare_new(recommend_data.eicu(folder / "ehr_eicu_demo"), int(number))
     if name == "films":
         return compare(recommend_data.movielens(folder / "rec_movielens_small"), False, 1)
-    return compare(recommend_data.hospital(out / "hospital", 6_000, seed=1), True, 1)
+    return compare(recommend_data.hospital(out / "hospital", 20_000, seed=1), True, 1)
 
 
 def compare(data: Data, is_time_ordered: bool, seed: int) -> tuple[dict[str, np.ndarray], dict]:
@@ -87,8 +89,8 @@ def compare(data: Data, is_time_ordered: bool, seed: int) -> tuple[dict[str, np.
     kept: Kept = {}
     settings, quality = choose(first, first.histories, tuned_on, seed, names, kept)
     found = {name: KINDS[name].fit(final, **chosen) for name, (chosen, _) in settings.items()}
-    is_told = data.features.shape[1] > 0
-    blend, weights = blended(first, first.histories, tuned_on, seed, BLENDED[is_told], kept, found, settings)
+    parts = OF_KNOWN if data.features.shape[1] else OF_NO_FEATURES
+    blend, weights = blended(first, first.histories, tuned_on, seed, parts, kept, found, settings)
     found["blend"] = blend
     scores = {name: model.scores(final.histories) for name, model in found.items()}
     chosen = {name: {"chosen": chosen, "tuning": value} for name, (chosen, value) in settings.items()} | {
@@ -118,9 +120,9 @@ def compare_new(data: Data, seed: int) -> tuple[dict[str, np.ndarray], dict]:
     kept_final: Kept = {}
     for num_known in (0, 1):
         asked, wanted = revealed(data, tuned_on, num_known, draw)
-        settings, _ = choose(first, asked, wanted, seed, OF_NEW, kept)
+        settings, _ = choose(first, asked, wanted, seed, SPEAKING, kept)
         models = {name: fitted(name, final, best, kept_final) for name, (best, _) in settings.items()}
-        blend, weights = blended(first, asked, wanted, seed, BLENDED[True], kept, models, settings)
+        blend, weights = blended(first, asked, wanted, seed, OF_KNOWN if num_known else OF_NEW, kept, models, settings)
         models["blend"] = blend
         asked, wanted = revealed(data, cold, num_known, draw)
         for name, model in models.items():
