@@ -31,8 +31,8 @@ class ExactAlsSettings:
     iterations: int = 8
     reg: float = 0.2
     alpha: float = 2.0
-    kappa: float = 10.0
-    feature_reg: float = 10.0
+    kappa: float = 20.0
+    feature_reg: float = 5.0
     seed: int = 1
 
 

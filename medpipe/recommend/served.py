@@ -1,16 +1,14 @@
-"""The model that the night fits and lists come from: exact ALS with a prior from features beside EASE, as one score.
-
-Of a patient of whom no treatment is known EASE says little: there a ridge regression on the features stands in for it.
-"""
+"""The model that the night fits and lists come from: exact ALS with a prior from features, EASE and a ridge, as one."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from medpipe.recommend.blend import KNOWN, NEW, Blend
+from medpipe.recommend.blend import FEW, MANY, Blend
 from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
 from medpipe.recommend.gram import Gram, gram
 from medpipe.recommend.linear import EaseSettings, ease, feature_ridge
+from medpipe.recommend.parts import Model
 from medpipe.recommend.population import Population
 
 
@@ -40,14 +38,16 @@ class BlendSettings:
     Weights drawn anew each night would be one more reason for a list to change.
 
     Attributes:
-        als: share of ALS where a treatment of the patient is known; the rest is EASE's.
-        als_of_new: share of ALS where none is; the rest is the ridge's.
+        als, ease: shares of exact ALS and of EASE; the rest is that of the ridge regression on features.
+        few: of whom fewer treatments are known, EASE says little: then ALS has als_of_few and the ridge the rest.
         ridge_reg: penalty of that ridge, in patients.
     """
 
-    als: float = 0.65
-    als_of_new: float = 0.5
-    ridge_reg: float = 100.0
+    als: float = 0.6
+    ease: float = 0.3
+    few: int = 4
+    als_of_few: float = 0.5
+    ridge_reg: float = 50.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Served:
 
 
 def fitted(population: Population, als: ExactAlsSettings, closed: EaseSettings, blend: BlendSettings) -> Served:
-    """The models in the order exact ALS, EASE, ridge of the features; each patient's score is of two.
+    """Fits what `blended` weighs.
 
     Args:
         population: at least one treatment.
@@ -72,7 +72,12 @@ def fitted(population: Population, als: ExactAlsSettings, closed: EaseSettings, 
     """
     counted = gram(population)
     models = (exact_als(population, counted, als), ease(counted, closed), feature_ridge(counted, blend.ridge_reg))
-    weights = np.zeros((2, len(models)))
-    weights[NEW] = blend.als_of_new, 0, 1 - blend.als_of_new
-    weights[KNOWN] = blend.als, 1 - blend.als, 0
-    return Served(Blend(models, weights), counted)
+    return Served(blended(models, blend), counted)
+
+
+def blended(models: tuple[Model, Model, Model], settings: BlendSettings) -> Blend:
+    """Fitted models as one: exact ALS, EASE, ridge of the features."""
+    weights = np.empty((2, len(models)))
+    weights[FEW] = settings.als_of_few, 0, 1 - settings.als_of_few
+    weights[MANY] = settings.als, settings.ease, 1 - settings.als - settings.ease
+    return Blend(models, weights, settings.few)

@@ -149,10 +149,9 @@ WITH_FEATURES = {
         True,
     ),
 }
-# What the night blends, by whether a treatment of the patient is known; and without any features.
-OF_KNOWN = ("als_features", "ease_features")
-OF_NEW = ("als_features", "feature_ridge")
-OF_NO_FEATURES = ("exact_als", "ease")
+# What the night blends, in its order, and what stands for it where there are no features.
+BLENDED = ("als_features", "ease_features", "feature_ridge")
+BLENDED_WITHOUT = ("exact_als", "ease", "popularity")
 
 
 def draws(grid: Grid, num_draws: int, seed: int) -> list[dict]:
