@@ -9,7 +9,7 @@ from medpipe.recommend.histories import HISTORIES, to_batch
 from tests.recommend.drawn import NUM_FEATURES, NUM_TREATMENTS, drawn
 
 PATIENTS = drawn(60, seed=5)
-SETTINGS = AlsSettings(rank=3, iterations=30, reg=0.05)
+SETTINGS = AlsSettings(rank=3, iterations=10, reg=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_patients_folded_in_score_as_spark_itself_says_once_it_has_settled(rows,
     )
     columns = {"userCol": "u", "itemCol": "treatments", "ratingCol": "weights"}
     als = ALS(
-        rank=3, maxIter=30, regParam=0.05, implicitPrefs=True, seed=1, numUserBlocks=1, numItemBlocks=1, **columns
+        rank=3, maxIter=10, regParam=0.05, implicitPrefs=True, seed=1, numUserBlocks=1, numItemBlocks=1, **columns
     )
     theirs = als.fit(pairs.repartition(1).sortWithinPartitions("u", "treatments"))
     of_patients = {row.id: np.array(row.features) for row in theirs.userFactors.collect()}
