@@ -30,6 +30,7 @@ from medpipe.recommend.linear import (
 from medpipe.recommend.neighbours import Neighbours, NeighbourSettings
 from medpipe.recommend.parts import Model
 from medpipe.recommend.population import InMemory
+from medpipe.recommend.served import BlendSettings, fitted
 from medpipe.recommend.two_tower import TwoTower
 from medpipe.stream.shards import ShardFile, plan
 from medpipe.train.two_tower import TwoTowerSettings, fit_two_tower, read_bags
@@ -64,7 +65,7 @@ class Kind:
     uses_features: bool = False
 
 
-_ALS = {"rank": [64, 96], "iterations": [5]}
+_ALS = {"rank": [64, 96], "iterations": [8]}
 _NEIGHBOURS = {"num_neighbours": [50, 100, 200, 400], "power": [1.5, 2.0, 3.0]}
 
 
@@ -149,9 +150,11 @@ WITH_FEATURES = {
         True,
     ),
 }
-# What the night blends, in its order, and what stands for it where there are no features.
-BLENDED = ("als_features", "ease_features", "feature_ridge")
-BLENDED_WITHOUT = ("exact_als", "ease", "popularity")
+
+
+def served(given: Taught) -> Model:
+    """What the night serves, at its own settings: nothing of it is drawn."""
+    return fitted(given.population, ExactAlsSettings(), EaseSettings(), BlendSettings()).model
 
 
 def draws(grid: Grid, num_draws: int, seed: int) -> list[dict]:

@@ -4,9 +4,9 @@
     python -m tests.bench.recommend_quality --out /tmp/quality --report
 
 Parts: eicu-1 ... eicu-5 (random holdouts; any number is another), eicu-time (time-ordered), cold-1 ... cold-5, films,
-simulated. Each takes minutes and leaves one file in --out. Settings are chosen on the tuning part, and the test part is
-read once. The blend is the night's own, with the weights of BlendSettings; --part weights shows what they were chosen
-by: NDCG on the tuning parts of the first holdouts, whose test parts it does not look at.
+simulated. Each takes minutes and leaves one file in --out. The peers' settings are chosen on the tuning part, and the
+test part is read once. The blend is the night's own, at its own settings; --part weights shows what its weights were
+chosen by: NDCG on the tuning parts of the first holdouts, whose test parts it does not look at.
 """
 
 import argparse
@@ -28,14 +28,13 @@ from medpipe.session import open_session
 from tests.bench import recommend_data, recommend_report
 from tests.bench.recommend_data import MIN_TREATMENTS, Data
 from tests.bench.recommend_models import (
-    BLENDED,
-    BLENDED_WITHOUT,
     MLLIB,
     WITH_FEATURES,
     WITHOUT_FEATURES,
     Taught,
     draws,
     mllib_scores,
+    served,
     taught,
 )
 
@@ -48,7 +47,15 @@ WEIGHED_ON = (1, 2, 3, 4)
 WEIGHTS = [(1.0, 0.0), (0.0, 1.0), (0.65, 0.35), (0.6, 0.3), (0.6, 0.35), (0.55, 0.35), (0.5, 0.4), (1 / 3, 1 / 3)]
 KINDS = WITHOUT_FEATURES | WITH_FEATURES
 # Measured on patients never seen: the baselines, and what can speak of them.
-SPEAKING = ("popularity", "exact_als", "popularity_by_feature", "patient_cosine_features", *BLENDED)
+SPEAKING = (
+    "popularity",
+    "exact_als",
+    "popularity_by_feature",
+    "patient_cosine_features",
+    "als_features",
+    "ease_features",
+    "feature_ridge",
+)
 # Models fitted once: by name and settings.
 Kept = dict[str, Model]
 
@@ -82,7 +89,7 @@ def run(part: str, folder: Path, out: Path) -> tuple[dict[str, np.ndarray], dict
         return compare_new(recommend_data.eicu(folder / "ehr_eicu_demo"), int(number))
     if name == "films":
         return compare(recommend_data.movielens(folder / "rec_movielens_small"), False, 1)
-    return compare(recommend_data.hospital(out / "hospital", 20_000, seed=1), True, 1)
+    return compare(recommend_data.hospital(out / "hospital", 10_000, seed=1), True, 1)
 
 
 def show_weights(data: Data) -> None:
@@ -113,8 +120,7 @@ def compare(data: Data, is_time_ordered: bool, seed: int) -> tuple[dict[str, np.
     kept: Kept = {}
     settings, quality = choose(first, first.histories, tuned_on, seed, names, kept)
     found = {name: KINDS[name].fit(final, **chosen) for name, (chosen, _) in settings.items()}
-    parts = BLENDED if data.features.shape[1] else BLENDED_WITHOUT
-    found["blend"] = blended(tuple(found[name] for name in parts), BlendSettings())
+    found["blend"] = served(final)
     scores = {name: model.scores(final.histories) for name, model in found.items()}
     chosen = {name: {"chosen": chosen, "tuning": value} for name, (chosen, value) in settings.items()}
     scores["mllib_als"], chosen["mllib_als"] = mllib(learnt, known, quality, seed)
@@ -152,7 +158,7 @@ def compare_new(data: Data, seed: int) -> tuple[dict[str, np.ndarray], dict]:
         asked, wanted = revealed(data, tuned_on, num_known, draw)
         settings, _ = choose(first, asked, wanted, seed, SPEAKING, kept)
         models = {name: fitted(name, final, best, kept_final) for name, (best, _) in settings.items()}
-        models["blend"] = blended(tuple(models[name] for name in BLENDED), BlendSettings())
+        models["blend"] = served(final)
         asked, wanted = revealed(data, cold, num_known, draw)
         for name, model in models.items():
             lists = best_left(model.scores(asked), asked.had, TOP_K)
