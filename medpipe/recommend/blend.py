@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from medpipe.recommend.histories import Histories
-from medpipe.recommend.parts import Model, Parts, rows_of
+from medpipe.recommend.parts import Model, Parts, Scored, rows_of
 
 # Rows of weights: a patient of whom no treatment is known, and everybody else.
 NEW, KNOWN = 0, 1
@@ -30,24 +31,35 @@ class Blend:
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float64 (B, M). A model that says the same of every treatment adds nothing."""
+        return self.scored(histories).scores
+
+    def parts(self, histories: Histories, items: np.ndarray) -> Parts:
+        """The models' own parts, weighed; the patient's means are in the base."""
+        return self.scored(histories).parts(items)
+
+    def scored(self, histories: Histories) -> Scored:
+        """Both, each model asked for its scores once."""
         total = np.zeros(histories.had.shape)
+        used = []
         for model, weights in zip(self.models, self._of_patients(histories).T, strict=True):
             if weights.any():
                 scores = model.scores(histories)
                 mean, spread = moments(scores, histories.had)
-                total += (scores - mean[:, None]) * (weights * spread)[:, None]
-        return total
+                factors = weights * spread
+                scores -= mean[:, None]
+                torch.from_numpy(total).addcmul_(torch.from_numpy(scores), torch.from_numpy(factors)[:, None])
+                used.append((model, mean, factors))
 
-    def parts(self, histories: Histories, items: np.ndarray) -> Parts:
-        """The models' own parts, weighed; the patient's means are in the base."""
-        total = None
-        for model, weights in zip(self.models, self._of_patients(histories).T, strict=True):
-            mean, spread = moments(model.scores(histories), histories.had)
-            found = model.parts(histories, items)
-            found = Parts(found.base - mean[:, None], found.of_treatments, found.of_features)
-            found = found.scaled(histories, weights * spread)
-            total = found if total is None else total.plus(found)
-        return total
+        def parts(items: np.ndarray) -> Parts:
+            sizes = (len(items), histories.had.nnz, histories.features.nnz)
+            found = Parts(*(np.zeros((size, items.shape[1])) for size in sizes))
+            for model, mean, factors in used:
+                own = model.parts(histories, items)
+                own = Parts(own.base - mean[:, None], own.of_treatments, own.of_features)
+                found = found.plus(own.scaled(histories, factors))
+            return found
+
+        return Scored(total, parts)
 
     def _of_patients(self, histories: Histories) -> np.ndarray:
         """(B, C)."""
@@ -60,13 +72,15 @@ def moments(scores: np.ndarray, had: sparse.csr_matrix) -> tuple[np.ndarray, np.
     rows = rows_of(had)
     taken = scores[rows, had.indices]
 
-    def mean(values: np.ndarray, of_taken: np.ndarray) -> np.ndarray:
-        return (values.sum(axis=1) - np.bincount(rows, of_taken, len(scores))) / num_left
+    def mean(total: np.ndarray, of_taken: np.ndarray) -> np.ndarray:
+        return (total - np.bincount(rows, of_taken, len(scores))) / num_left
 
-    middle = mean(scores, taken)
-    variance = mean((scores - middle[:, None]) ** 2, (taken - middle[rows]) ** 2)
+    middle = mean(scores.sum(axis=1), taken)
+    off = scores - middle[:, None]
+    variance = mean(np.einsum("bm,bm->b", off, off), (taken - middle[rows]) ** 2)
     # Below the rounding of the scores themselves nothing differs.
-    is_alike = variance <= (1e-9 * np.abs(scores).max(axis=1, initial=0)) ** 2
+    size = np.maximum(scores.max(axis=1, initial=0), -scores.min(axis=1, initial=0))
+    is_alike = variance <= (1e-9 * size) ** 2
     return middle, np.where(is_alike, 0.0, 1 / np.sqrt(np.where(is_alike, 1.0, variance)))
 
 

@@ -17,7 +17,7 @@ from scipy import sparse
 from medpipe.errors import DataError
 from medpipe.recommend.catalogue import Catalogue
 from medpipe.recommend.histories import Histories, of_batch
-from medpipe.recommend.parts import Model
+from medpipe.recommend.parts import Model, Scored
 from medpipe.recommend.reasons import Reasons, reasons_of
 from medpipe.recommend.rules import IN_LIST, Rules
 from medpipe.recommend.served import RecommendSettings
@@ -81,16 +81,18 @@ class Lister:
 
     def _lists(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         known = of_batch(batch, len(self.names.treatments), len(self.names.features))
-        scores = self.model.scores(known)  # (B, M)
-        found = walked(scores, known.had, _causes(batch, len(self.rules.causes)), self.rules, self.settings.top_k)
-        columns = [batch.column("patient_id"), _paths(known), self._listed(known, scores, found)]
+        scored = self.model.scored(known)
+        found = walked(
+            scored.scores, known.had, _causes(batch, len(self.rules.causes)), self.rules, self.settings.top_k
+        )
+        columns = [batch.column("patient_id"), _paths(known), self._listed(known, scored, found)]
         return pa.RecordBatch.from_arrays([*columns, self._blocked(batch.num_rows, found)], schema=_ARROW)
 
-    def _listed(self, known: Histories, scores: np.ndarray, found: Walked) -> pa.ListArray:
+    def _listed(self, known: Histories, scored: Scored, found: Walked) -> pa.ListArray:
         """Of each patient the array of LISTED."""
-        items = np.zeros((len(scores), self.settings.top_k), np.int64)
+        scores, items = scored.scores, np.zeros((len(scored.scores), self.settings.top_k), np.int64)
         items[found.rows, found.ranks - 1] = found.columns
-        parts = self.model.parts(known, items)
+        parts = scored.parts(items)
         off = np.abs(parts.totals(known) - np.take_along_axis(scores, items, axis=1))
         if off.max(initial=0) > TOLERANCE:
             raise DataError(

@@ -3,6 +3,7 @@
 B patients, K treatments asked about for each, M treatments of the catalogue, N features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +47,18 @@ class Parts:
             self.of_treatments + other.of_treatments,
             self.of_features + other.of_features,
         )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model says of some patients, and of what it is made.
+
+    Attributes:
+        scores: float64 (B, M). parts: for items int64 (B, K), what carried scores[b, items[b, k]].
+    """
+
+    scores: np.ndarray
+    parts: Callable[[np.ndarray], Parts]
 
 
 class Model(Protocol):
