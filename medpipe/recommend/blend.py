@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 
 from medpipe.recommend.histories import Histories
-from medpipe.recommend.parts import Model, Parts, Scored, rows_of
+from medpipe.recommend.parts import Model, Parts, Scored, nothing, rows_of
 
 # Rows of weights: a patient of whom no treatment is known, and everybody else.
 NEW, KNOWN = 0, 1
@@ -38,28 +38,27 @@ class Blend:
         return self.scored(histories).parts(items)
 
     def scored(self, histories: Histories) -> Scored:
-        """Both, each model asked for its scores once."""
-        total = np.zeros(histories.had.shape)
+        """Both, each model asked once."""
+        total = torch.zeros(())
         used = []
         for model, weights in zip(self.models, self._of_patients(histories).T, strict=True):
             if weights.any():
-                scores = model.scores(histories)
-                mean, spread = moments(scores, histories.had)
+                scored = model.scored(histories)
+                mean, spread = moments(scored.scores, histories.had)
                 factors = weights * spread
-                scores -= mean[:, None]
-                torch.from_numpy(total).addcmul_(torch.from_numpy(scores), torch.from_numpy(factors)[:, None])
-                used.append((model, mean, factors))
+                z = torch.from_numpy(scored.scores).sub_(torch.from_numpy(mean)[:, None])
+                total = z.mul_(torch.from_numpy(factors)[:, None]).add_(total)
+                used.append((scored.parts, mean, factors))
 
         def parts(items: np.ndarray) -> Parts:
-            sizes = (len(items), histories.had.nnz, histories.features.nnz)
-            found = Parts(*(np.zeros((size, items.shape[1])) for size in sizes))
-            for model, mean, factors in used:
-                own = model.parts(histories, items)
+            found = nothing(histories, items.shape[1])
+            for parts_of, mean, factors in used:
+                own = parts_of(items)
                 own = Parts(own.base - mean[:, None], own.of_treatments, own.of_features)
                 found = found.plus(own.scaled(histories, factors))
             return found
 
-        return Scored(total, parts)
+        return Scored(total.numpy(), parts)
 
     def _of_patients(self, histories: Histories) -> np.ndarray:
         """(B, C)."""
@@ -71,17 +70,12 @@ def moments(scores: np.ndarray, had: sparse.csr_matrix) -> tuple[np.ndarray, np.
     num_left = np.maximum(scores.shape[1] - np.diff(had.indptr), 1)
     rows = rows_of(had)
     taken = scores[rows, had.indices]
-
-    def mean(total: np.ndarray, of_taken: np.ndarray) -> np.ndarray:
-        return (total - np.bincount(rows, of_taken, len(scores))) / num_left
-
-    middle = mean(scores.sum(axis=1), taken)
-    off = scores - middle[:, None]
-    variance = mean(np.einsum("bm,bm->b", off, off), (taken - middle[rows]) ** 2)
-    # Below the rounding of the scores themselves nothing differs.
-    size = np.maximum(scores.max(axis=1, initial=0), -scores.min(axis=1, initial=0))
-    is_alike = variance <= (1e-9 * size) ** 2
-    return middle, np.where(is_alike, 0.0, 1 / np.sqrt(np.where(is_alike, 1.0, variance)))
+    squares = np.einsum("bm,bm->b", scores, scores)
+    mean = (scores.sum(axis=1) - np.bincount(rows, taken, len(scores))) / num_left
+    variance = (squares - np.bincount(rows, taken**2, len(scores))) / num_left - mean**2
+    # Below the rounding of such a difference nothing differs.
+    is_alike = variance <= 1e-12 * squares / max(scores.shape[1], 1)
+    return mean, np.where(is_alike, 0.0, 1 / np.sqrt(np.where(is_alike, 1.0, variance)))
 
 
 def drawn_weights(num_models: int, num_draws: int, seed: int) -> np.ndarray:

@@ -3,10 +3,11 @@
 M treatments, N features, R factors, B patients.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.nn.functional import embedding
 
 from medpipe.recommend.gram import Gram
 from medpipe.recommend.histories import Histories
-from medpipe.recommend.parts import Parts
+from medpipe.recommend.parts import Parts, Scored, nothing
 from medpipe.recommend.population import Population
 from medpipe.recommend.solve import Group, Ridges, padded, ridges
 
@@ -55,23 +56,35 @@ class ExactAls:
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float64 (B, M): what a full solve with V fixed gives, for patients the fit has never seen as well."""
-        return (torch.from_numpy(self.factors(histories)) @ torch.from_numpy(self.of_treatments).T).numpy()
+        return self.scored(histories).scores
+
+    def parts(self, histories: Histories, items: np.ndarray) -> Parts:
+        """v_i'x is the sum of (1 + c_j) v_j'h over treatments and kappa w'h over features, with h = A^-1 v_i."""
+        return self._parts(histories, self._groups(histories), items)
+
+    def scored(self, histories: Histories) -> Scored:
+        """Both, each patient's matrix factored once; until the parts are told, all are held."""
+        groups = list(self._groups(histories))
+        scores = torch.from_numpy(self._factors(histories, groups)) @ torch.from_numpy(self.of_treatments).T
+        return Scored(scores.numpy(), partial(self._parts, histories, groups))
 
     def factors(self, histories: Histories) -> np.ndarray:
         """(B, R), in the type of V. Without any treatment known: what the features let expect, W'f."""
+        return self._factors(histories, self._groups(histories))
+
+    def _factors(self, histories: Histories, groups: Iterable["_Told"]) -> np.ndarray:
         vectors, expected = self._ridges.vectors, torch.from_numpy(self._expected(histories))
         found = np.empty(expected.shape, self.of_treatments.dtype)
-        for group, told, prior in self._groups(histories):
+        for group, told, prior in groups:
             right = (told[:, None, :] @ group.vectors)[:, 0] + prior[:, None] * (expected[group.rows] @ vectors)
             found[group.rows] = (group.solved(right[:, None, :])[:, 0] @ vectors.T).numpy()
         return found
 
-    def parts(self, histories: Histories, items: np.ndarray) -> Parts:
-        """v_i'x is the sum of (1 + c_j) v_j'h over treatments and kappa w'h over features, with h = A^-1 v_i."""
+    def _parts(self, histories: Histories, groups: Iterable["_Told"], items: np.ndarray) -> Parts:
         turned, of_features = self._ridges.turned, torch.from_numpy(self.of_features) @ self._ridges.vectors
         columns, features = torch.from_numpy(items), histories.features
-        parts = Parts(*(np.empty((rows, items.shape[1])) for rows in (len(items), histories.had.nnz, features.nnz)))
-        for group, told, prior in self._groups(histories):
+        parts = nothing(histories, items.shape[1])
+        for group, told, prior in groups:
             answers = group.solved(embedding(columns[group.rows], turned)).mT  # (B, R, K)
             parts.base[group.rows] = prior[:, None] * (of_features[-1] @ answers)
             products = (told[:, :, None] * (group.vectors @ answers)).numpy()
@@ -89,19 +102,26 @@ class ExactAls:
         """(B, R): W'f."""
         return histories.features.astype(self.of_features.dtype) @ self.of_features[:-1] + self.of_features[-1]
 
-    def _groups(self, histories: Histories) -> Iterator[tuple[Group, Tensor, Tensor]]:
-        """(group, 1 + c of its treatments (B, L), 0 beyond the end, and what its prior weighs (B,))."""
+    def _groups(self, histories: Histories) -> Iterator["_Told"]:
         counts, settings = np.diff(histories.had.indptr), self.settings
         for group in self._ridges.groups(self._confidences(histories), settings.reg * counts + settings.kappa):
             told = group.weights + torch.from_numpy(group.is_inside)
             prior = np.where(counts[group.rows] > 0, settings.kappa, 1.0)
-            yield group, told, torch.from_numpy(prior).to(told.dtype)
+            yield _Told(group, told, torch.from_numpy(prior).to(told.dtype))
 
     def _confidences(self, histories: Histories) -> sparse.csr_matrix:
         """(B, M): c = alpha * rating."""
         had = histories.had
         values = (self.settings.alpha * had.data).astype(self.of_treatments.dtype)
         return sparse.csr_matrix((values, had.indices, had.indptr), shape=had.shape)
+
+
+class _Told(NamedTuple):
+    """A group, 1 + c of its treatments (B, L), 0 beyond the end, and what its prior weighs (B,)."""
+
+    group: Group
+    told: Tensor
+    prior: Tensor
 
 
 def exact_als(population: Population, gram: Gram, settings: ExactAlsSettings) -> ExactAls:

@@ -5,6 +5,7 @@ B patients of a group, M treatments, R factors, K right sides, L the longest his
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -43,17 +44,34 @@ class Group:
         Cost: per patient L**2 * R for L < R treatments (Woodbury), else L * R**2 + R**3.
         Source: Hu, Koren and Volinsky, ICDM 2008, section 4; Woodbury's identity.
         """
-        scaled = self.vectors * self.weights.sqrt()[:, :, None]
-        if scaled.shape[1] >= scaled.shape[2]:
-            whole = scaled.mT @ scaled + torch.diag_embed(self.diagonal)
-            return torch.cholesky_solve(right.mT, torch.linalg.cholesky(whole)).mT
-        shrink = self.diagonal.rsqrt()[:, None, :]
-        scaled *= shrink
-        inner = scaled @ scaled.mT
+        if self.vectors.shape[1] >= self.vectors.shape[2]:
+            return torch.cholesky_solve(right.mT, self._factored).mT
+        shrunk = right * self._shrink
+        answers = torch.cholesky_solve((shrunk @ self._scaled.mT).mT, self._factored).mT
+        return (shrunk - answers @ self._scaled) * self._shrink
+
+    # Kept: what is asked of a group first is its factors, and then what they are made of.
+
+    @cached_property
+    def _shrink(self) -> Tensor:
+        """(B, 1, R): diagonal ** -0.5."""
+        return self.diagonal.rsqrt()[:, None, :]
+
+    @cached_property
+    def _scaled(self) -> Tensor:
+        """S (B, L, R), with A = diagonal ** 0.5 (I + S'S) diagonal ** 0.5."""
+        return (self.vectors * self.weights.sqrt()[:, :, None]).mul_(self._shrink)
+
+    @cached_property
+    def _factored(self) -> Tensor:
+        """Cholesky factors of I + SS' (B, L, L), or of A (B, R, R) where that is smaller."""
+        if self.vectors.shape[1] >= self.vectors.shape[2]:
+            whole = (self.vectors * self.weights[:, :, None]).mT @ self.vectors
+            whole.diagonal(dim1=1, dim2=2).add_(self.diagonal)
+            return torch.linalg.cholesky(whole)
+        inner = self._scaled @ self._scaled.mT
         inner.diagonal(dim1=1, dim2=2).add_(1)
-        shrunk = right * shrink
-        answers = torch.cholesky_solve((shrunk @ scaled.mT).mT, torch.linalg.cholesky(inner)).mT
-        return (shrunk - answers @ scaled) * shrink
+        return torch.linalg.cholesky(inner)
 
 
 @dataclass(frozen=True)

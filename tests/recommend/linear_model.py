@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medpipe.recommend.histories import Histories
-from medpipe.recommend.parts import Parts, Scored, rows_of
+from medpipe.recommend.parts import Parts, Scored, apart, rows_of
 
 
 @dataclass(frozen=True)
@@ -26,4 +26,4 @@ class Sums:
         return Parts(self.base[items], of_treatments, of_features)
 
     def scored(self, histories: Histories) -> Scored:
-        return Scored(self.scores(histories), lambda items: self.parts(histories, items))
+        return apart(self, histories)
