@@ -47,7 +47,7 @@ class Group:
         if self.vectors.shape[1] >= self.vectors.shape[2]:
             return torch.cholesky_solve(right.mT, self._factored).mT
         shrunk = right * self._shrink
-        answers = torch.cholesky_solve((shrunk @ self._scaled.mT).mT, self._factored).mT
+        answers = torch.cholesky_solve(self._scaled @ shrunk.mT, self._factored).mT
         return (shrunk - answers @ self._scaled) * self._shrink
 
     # Kept: what is asked of a group first is its factors, and then what they are made of.

@@ -48,7 +48,7 @@ def walked(scores: np.ndarray, had: sparse.csr_matrix, causes: sparse.csr_matrix
         scores: float64 (B, M). had: (B, M). causes: (B, C), a stored entry for each cause in the record.
     Raises:
         DataError: BAD_SCORE for one that is not finite, or beyond MAX_SCORE.
-    Cost: a second, four times longer look at patients of whose best top_k * 1.5 too many are blocked, and so on.
+    Cost: a second, twice longer look at patients of whose best top_k * 1.5 too many are blocked, and so on.
     """
     # Not a number is neither.
     if scores.size and not (scores.min() > -MAX_SCORE and scores.max() < MAX_SCORE):
@@ -62,7 +62,7 @@ def walked(scores: np.ndarray, had: sparse.csr_matrix, causes: sparse.csr_matrix
         is_done = (is_listed.sum(axis=1) == top_k) | (ranking[:, -1] == MASKED) | (width == scores.shape[1])
         done = np.flatnonzero(is_done)
         parts.append((left[done], ranking[done], is_listed[done], by_record[done]))
-        left, width = left[~is_done], width * 4
+        left, width = left[~is_done], width * 2
     return _entries(parts, causes, rules, top_k)
 
 
