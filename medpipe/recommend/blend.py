@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 
 from medpipe.recommend.histories import Histories
-from medpipe.recommend.parts import Model, Parts, Scored, nothing, rows_of
+from medpipe.recommend.parts import Model, Parts, Scored, apart, nothing, rows_of
 
 # Rows of weights: a patient of whom no treatment is known, and everybody else.
 NEW, KNOWN = 0, 1
@@ -31,19 +31,23 @@ class Blend:
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float64 (B, M). A model that says the same of every treatment adds nothing."""
-        return self.scored(histories).scores
+        return self._asked(histories, apart).scores
 
     def parts(self, histories: Histories, items: np.ndarray) -> Parts:
         """The models' own parts, weighed; the patient's means are in the base."""
-        return self.scored(histories).parts(items)
+        return self._asked(histories, apart).parts(items)
 
     def scored(self, histories: Histories) -> Scored:
-        """Both, each model asked once."""
-        total = torch.zeros(())
+        """Both."""
+        return self._asked(histories, lambda model, histories: model.scored(histories))
+
+    def _asked(self, histories: Histories, ask: Callable[[Model, Histories], Scored]) -> Scored:
+        """Each model is asked once."""
+        total = torch.zeros((), dtype=torch.float64).expand(histories.had.shape)
         used = []
         for model, weights in zip(self.models, self._of_patients(histories).T, strict=True):
             if weights.any():
-                scored = model.scored(histories)
+                scored = ask(model, histories)
                 mean, spread = moments(scored.scores, histories.had)
                 factors = weights * spread
                 z = torch.from_numpy(scored.scores).sub_(torch.from_numpy(mean)[:, None])

@@ -56,7 +56,7 @@ class ExactAls:
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float64 (B, M): what a full solve with V fixed gives, for patients the fit has never seen as well."""
-        return self.scored(histories).scores
+        return self._scores(self.factors(histories))
 
     def parts(self, histories: Histories, items: np.ndarray) -> Parts:
         """v_i'x is the sum of (1 + c_j) v_j'h over treatments and kappa w'h over features, with h = A^-1 v_i."""
@@ -65,12 +65,14 @@ class ExactAls:
     def scored(self, histories: Histories) -> Scored:
         """Both, each patient's matrix factored once; until the parts are told, all are held."""
         groups = list(self._groups(histories))
-        scores = torch.from_numpy(self._factors(histories, groups)) @ torch.from_numpy(self.of_treatments).T
-        return Scored(scores.numpy(), partial(self._parts, histories, groups))
+        return Scored(self._scores(self._factors(histories, groups)), partial(self._parts, histories, groups))
 
     def factors(self, histories: Histories) -> np.ndarray:
         """(B, R), in the type of V. Without any treatment known: what the features let expect, W'f."""
         return self._factors(histories, self._groups(histories))
+
+    def _scores(self, factors: np.ndarray) -> np.ndarray:
+        return (torch.from_numpy(factors) @ torch.from_numpy(self.of_treatments).T).numpy()
 
     def _factors(self, histories: Histories, groups: Iterable["_Told"]) -> np.ndarray:
         vectors, expected = self._ridges.vectors, torch.from_numpy(self._expected(histories))
@@ -132,7 +134,7 @@ def exact_als(population: Population, gram: Gram, settings: ExactAlsSettings) ->
 
     Args:
         gram: of the same population.
-    Cost: iterations passes; per block 4 * M * R**2 bytes to the driver, which solves M systems of R.
+    Cost: iterations passes; per block some 2 * M * R**2 bytes to the driver, which solves M systems of R.
     """
     num_treatments, num_features, rank = population.num_treatments, population.num_features, settings.rank
     draw = np.random.default_rng(settings.seed)

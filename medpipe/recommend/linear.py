@@ -157,15 +157,12 @@ def _once(matrix: sparse.csr_matrix, start: int, num_rows: int) -> Tensor:
     with warnings.catch_warnings():
         # Of Arrow's arrays, which are read only, and of sparse ones, which are new in torch and not checked by it.
         warnings.simplefilter("ignore", UserWarning)
-        told = (
-            torch.from_numpy(ends - ends[0]),
-            torch.from_numpy(columns),
-            torch.ones(len(columns), dtype=torch.float64),
-        )
-        return torch.sparse_csr_tensor(*told, shape, check_invariants=False)
+        starts, columns = torch.from_numpy(ends - ends[0]), torch.from_numpy(columns)
+        ones = torch.ones(len(columns), dtype=torch.float64)
+        return torch.sparse_csr_tensor(starts, columns, ones, shape, check_invariants=False)
 
 
 def _said(weights: np.ndarray, matrix: sparse.csr_matrix, items: np.ndarray) -> np.ndarray:
     """(E, K): what each stored entry says of its patient's items."""
     # Counted by hand, numpy finds them three times as fast.
-    return weights.take(matrix.indices[:, None] * np.int64(weights.shape[1]) + items[rows_of(matrix)])
+    return weights.take(matrix.indices.astype(np.int64)[:, None] * weights.shape[1] + items[rows_of(matrix)])

@@ -86,7 +86,7 @@ def _largest(scores: np.ndarray, width: int) -> np.ndarray:
     whole = num_treatments // num_sets * num_sets
     maxima = scores[:, :whole].reshape(num_patients, -1, num_sets).max(axis=1)
     least = np.partition(maxima, num_sets - width, axis=1)[:, num_sets - width]
-    # Less than a step below it stands what may be its equal.
+    # Rounded, what stands less than a step below it may be its equal.
     floors = np.maximum(least - 2 / STEPS, -MAX_SCORE)
     rows, columns = np.divmod(np.flatnonzero(scores >= floors[:, None]), num_treatments)
     places, counts = _within(rows, num_patients)
@@ -170,4 +170,4 @@ def _list_causes(
 
 def _among(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """table[rows, columns], broadcast; counted by hand numpy finds them three times as fast."""
-    return table.take(rows * np.int64(table.shape[1]) + columns)
+    return table.take(rows.astype(np.int64) * table.shape[1] + columns)
