@@ -43,16 +43,17 @@ class Blend:
 
     def _asked(self, histories: Histories, ask: Callable[[Model, Histories], Scored]) -> Scored:
         """Each model is asked once."""
-        total = torch.zeros((), dtype=torch.float64).expand(histories.had.shape)
-        used = []
+        offset, weighed, used = np.zeros(len(histories.patient_ids)), [], []
         for model, weights in zip(self.models, self._of_patients(histories).T, strict=True):
             if weights.any():
                 scored = ask(model, histories)
                 mean, spread = moments(scored.scores, histories.had)
-                factors = weights * spread
-                z = torch.from_numpy(scored.scores).sub_(torch.from_numpy(mean)[:, None])
-                total = z.mul_(torch.from_numpy(factors)[:, None]).add_(total)
-                used.append((scored.parts, mean, factors))
+                offset -= mean * weights * spread
+                weighed.append((scored.scores, weights * spread))
+                used.append((scored.parts, mean, weights * spread))
+        total = torch.from_numpy(offset)[:, None].expand(histories.had.shape)
+        for scores, factors in weighed:
+            total = torch.addcmul(total, torch.from_numpy(scores), torch.from_numpy(factors)[:, None])
 
         def parts(items: np.ndarray) -> Parts:
             found = nothing(histories, items.shape[1])

@@ -15,9 +15,6 @@ from medpipe.recommend.gram import Gram
 from medpipe.recommend.histories import Histories
 from medpipe.recommend.parts import Parts, Scored, apart, rows_of
 
-# Rows whose scores are summed at a time: they stay in a core's cache.
-CACHED_ROWS = 128
-
 
 @dataclass(frozen=True)
 class Linear:
@@ -36,9 +33,8 @@ class Linear:
         """float64 (B, M)."""
         found = torch.from_numpy(self.base).expand(histories.had.shape).clone()
         for matrix, said in ((histories.had, self.by_treatment), (histories.features, self.by_feature)):
-            for start in range(0, matrix.shape[0] if matrix.nnz else 0, CACHED_ROWS):
-                rows = found[start : start + CACHED_ROWS]
-                torch.addmm(rows, _once(matrix, start, len(rows)), torch.from_numpy(said), out=rows)
+            if matrix.nnz:
+                torch.addmm(found, _once(matrix), torch.from_numpy(said), out=found)
         return found.numpy()
 
     def parts(self, histories: Histories, items: np.ndarray) -> Parts:
@@ -150,16 +146,14 @@ def _of(
     )
 
 
-def _once(matrix: sparse.csr_matrix, start: int, num_rows: int) -> Tensor:
-    """float64 (num_rows, width): 1 where an entry is stored; MKL multiplies it three times as fast as scipy."""
-    ends = matrix.indptr[start : start + num_rows + 1]
-    columns, shape = matrix.indices[ends[0] : ends[-1]], (num_rows, matrix.shape[1])
+def _once(matrix: sparse.csr_matrix) -> Tensor:
+    """float64: 1 where an entry is stored; MKL multiplies such a one with an array twice as fast as scipy."""
+    ones = torch.ones(matrix.nnz, dtype=torch.float64)
     with warnings.catch_warnings():
         # Of Arrow's arrays, which are read only, and of sparse ones, which are new in torch and not checked by it.
         warnings.simplefilter("ignore", UserWarning)
-        starts, columns = torch.from_numpy(ends - ends[0]), torch.from_numpy(columns)
-        ones = torch.ones(len(columns), dtype=torch.float64)
-        return torch.sparse_csr_tensor(starts, columns, ones, shape, check_invariants=False)
+        starts, columns = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices)
+        return torch.sparse_csr_tensor(starts, columns, ones, matrix.shape, check_invariants=False)
 
 
 def _said(weights: np.ndarray, matrix: sparse.csr_matrix, items: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ class Scored:
     """What a model says of some patients, and of what it is made.
 
     Attributes:
-        scores: float64 (B, M), the asker's own to change.
+        scores: float64 (B, M).
         parts: for items int64 (B, K), what carried scores[b, items[b, k]].
     """
 
