@@ -62,9 +62,7 @@ def main() -> None:
     pairs = rows.select(F.col("number").alias("patient"), F.inline(F.arrays_zip("treatments", "weights")))
     pairs = pairs.withColumnsRenamed({"treatments": "item", "weights": "rating"}).persist(StorageLevel.DISK_ONLY)
     fits = {"Spark's ALS": lambda: spark_als(pairs, args), "exact ALS": lambda: our_als(population, counts, args)}
-    if args.only != "lists":
-        told("fit", in_turns(fits, args.repetitions))
-    theirs, ours = (fit() for fit in fits.values())
+    theirs, ours = in_turns("fit", fits, 0 if args.only == "lists" else args.repetitions)
     blend = Blend((ours, ease(counts, EaseSettings(feature_weight=0.0))), np.full((2, 2), 0.5))
     if args.only != "fits":
         lists(theirs, blend, population, counts, args)
@@ -96,7 +94,7 @@ def lists(theirs: ALSModel, blend: Blend, population: InBlocks, counts: Gram, ar
         cases[f"{name} by history, all masks"] = lambda masked=masked: asked.mapInArrow(masked, Masked.columns)
     lister = night(blend, rules, counts, args.treatments)
     cases["blend by history, all masks, reasons"] = lambda: safe_lists(asked, lister)
-    told("lists", in_turns({name: lambda case=case: sink(case()) for name, case in cases.items()}, args.repetitions))
+    in_turns("lists", {name: lambda case=case: sink(case()) for name, case in cases.items()}, args.repetitions)
 
 
 def blocks_of(fitted: ALSModel, size: int) -> Callable[[], DataFrame]:
@@ -211,23 +209,25 @@ def quality(rows: DataFrame, models: dict[str, Model | AsFitted], num_treatments
         print(f"  NDCG   {row.model:<42} {row.mean:8.4f} +- {row.error:.4f}", flush=True)
 
 
-def in_turns(cases: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
-    """Least seconds of each; a first round, not timed, starts the workers."""
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
+def in_turns(what: str, cases: dict[str, Callable[[], object]], repetitions: int) -> list[object]:
+    """What each case gave last, in order; tells the least seconds of each, and times faster than the best of Spark's.
+
+    A first round, not timed, starts the workers.
+    """
+    seconds: dict[str, float] = {}
     for repetition in range(repetitions + 1):
+        last = []
         for name, case in cases.items():
             started = time.perf_counter()
-            case()
+            last.append(case())
+            took = time.perf_counter() - started
+            print(f"    round {repetition}  {name:<42} {took:8.2f} s", flush=True)
             if repetition:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: min(found) for name, found in seconds.items()}
-
-
-def told(what: str, seconds: dict[str, float]) -> None:
-    """Seconds, and times faster than the best of Spark's."""
-    peer = min(value for name, value in seconds.items() if name.startswith(("recommendForAllUsers", "Spark")))
+                seconds[name] = min(took, seconds.get(name, took))
+    peers = [value for name, value in seconds.items() if name.startswith(("recommendForAllUsers", "Spark"))]
     for name, value in seconds.items():
-        print(f"  {what:<6} {name:<42} {value:8.2f} s   {peer / value:6.2f} times", flush=True)
+        print(f"  {what:<6} {name:<42} {value:8.2f} s   {min(peers) / value:6.2f} times", flush=True)
+    return last
 
 
 if __name__ == "__main__":
