@@ -3,14 +3,17 @@
 M treatments, N features, B patients.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import sparse
+from torch import Tensor
 
 from medpipe.recommend.gram import Gram
-from medpipe.recommend.histories import Histories, once
-from medpipe.recommend.parts import Parts, rows_of
+from medpipe.recommend.histories import Histories
+from medpipe.recommend.parts import Parts, Scored, apart, rows_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,11 @@ class Linear:
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float64 (B, M)."""
-        return self.base + once(histories.had) @ self.by_treatment + once(histories.features) @ self.by_feature
+        found = torch.from_numpy(self.base).expand(histories.had.shape).clone()
+        for matrix, said in ((histories.had, self.by_treatment), (histories.features, self.by_feature)):
+            if matrix.nnz:
+                torch.addmm(found, _once(matrix), torch.from_numpy(said), out=found)
+        return found.numpy()
 
     def parts(self, histories: Histories, items: np.ndarray) -> Parts:
         """Of scores[b, items[b, k]]."""
@@ -37,6 +44,10 @@ class Linear:
             of_treatments=_said(self.by_treatment, histories.had, items),
             of_features=_said(self.by_feature, histories.features, items),
         )
+
+    def scored(self, histories: Histories) -> Scored:
+        """Both."""
+        return apart(self, histories)
 
 
 @dataclass(frozen=True)
@@ -143,6 +154,17 @@ def _of(
     )
 
 
+def _once(matrix: sparse.csr_matrix) -> Tensor:
+    """float64: 1 where an entry is stored; MKL multiplies such a one with an array twice as fast as scipy."""
+    ones = torch.ones(matrix.nnz, dtype=torch.float64)
+    with warnings.catch_warnings():
+        # Of Arrow's arrays, which are read only, and of sparse ones, which are new in torch and not checked by it.
+        warnings.simplefilter("ignore", UserWarning)
+        starts, columns = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices)
+        return torch.sparse_csr_tensor(starts, columns, ones, matrix.shape, check_invariants=False)
+
+
 def _said(weights: np.ndarray, matrix: sparse.csr_matrix, items: np.ndarray) -> np.ndarray:
     """(E, K): what each stored entry says of its patient's items."""
-    return weights[matrix.indices[:, None], items[rows_of(matrix)]]
+    # Counted by hand, numpy finds them three times as fast.
+    return weights.take(matrix.indices.astype(np.int64)[:, None] * weights.shape[1] + items[rows_of(matrix)])

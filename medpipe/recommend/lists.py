@@ -5,6 +5,7 @@ B patients, M treatments, N features, C causes, K the length of a list.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from scipy import sparse
 from medpipe.errors import DataError
 from medpipe.recommend.catalogue import Catalogue
 from medpipe.recommend.histories import Histories, of_batch
-from medpipe.recommend.parts import Model
+from medpipe.recommend.parts import Model, Scored
 from medpipe.recommend.reasons import Reasons, reasons_of
 from medpipe.recommend.rules import IN_LIST, Rules
 from medpipe.recommend.served import RecommendSettings
@@ -81,16 +82,16 @@ class Lister:
 
     def _lists(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         known = of_batch(batch, len(self.names.treatments), len(self.names.features))
-        scores = self.model.scores(known)  # (B, M)
-        found = walked(scores, known.had, _causes(batch, len(self.rules.causes)), self.rules, self.settings.top_k)
-        columns = [batch.column("patient_id"), _paths(known), self._listed(known, scores, found)]
+        scored, causes = self.model.scored(known), _causes(batch, len(self.rules.causes))
+        found = walked(scored.scores, known.had, causes, self.rules, self.settings.top_k)
+        columns = [batch.column("patient_id"), _paths(known), self._listed(known, scored, found)]
         return pa.RecordBatch.from_arrays([*columns, self._blocked(batch.num_rows, found)], schema=_ARROW)
 
-    def _listed(self, known: Histories, scores: np.ndarray, found: Walked) -> pa.ListArray:
+    def _listed(self, known: Histories, scored: Scored, found: Walked) -> pa.ListArray:
         """Of each patient the array of LISTED."""
-        items = np.zeros((len(scores), self.settings.top_k), np.int64)
+        scores, items = scored.scores, np.zeros((len(scored.scores), self.settings.top_k), np.int64)
         items[found.rows, found.ranks - 1] = found.columns
-        parts = self.model.parts(known, items)
+        parts = scored.parts(items)
         off = np.abs(parts.totals(known) - np.take_along_axis(scores, items, axis=1))
         if off.max(initial=0) > TOLERANCE:
             raise DataError(
@@ -100,8 +101,13 @@ class Lister:
         is_listed = np.zeros(items.shape, bool)
         is_listed[found.rows, found.ranks - 1] = True
         reasons = reasons_of(parts, known, self.settings.num_reasons)
-        columns = [pa.array(found.ranks, pa.int32()), self._treatments(found.columns), pa.array(scores_of(found.steps))]
-        columns += [self._reasons(reasons, is_listed, items), pa.array(reasons.rest[is_listed])]
+        columns = [
+            pa.array(found.ranks, pa.int32()),
+            self._names.take(pa.array(found.columns)),
+            pa.array(scores_of(found.steps)),
+        ]
+        columns += [self._reasons(reasons, is_listed, items)]
+        columns.append(pa.array(reasons.rest[is_listed]))
         return _grouped(found.rows, len(scores), pa.StructArray.from_arrays(columns, fields=list(LISTED)))
 
     def _reasons(self, reasons: Reasons, is_listed: np.ndarray, items: np.ndarray) -> pa.ListArray:
@@ -113,7 +119,7 @@ class Lister:
         num_patients = self.together[columns, np.repeat(items[is_listed], counts)]
         told = [
             pa.array(["treatment", "feature"]).take(pa.array(is_feature.astype(np.int64))),
-            pa.array([*self.names.treatments, *self.names.features], pa.string()).take(pa.array(columns)),
+            self._names.take(pa.array(columns)),
             pa.array(reasons.contributions[is_told]),
             pa.array(num_patients, pa.int64(), mask=num_patients < self.settings.min_patients),
         ]
@@ -123,14 +129,20 @@ class Lister:
     def _blocked(self, num_patients: int, found: Walked) -> pa.ListArray:
         """Of each patient the array of BLOCKED."""
         rows, places, columns, numbers = found.blocked.T
-        names = [*self.rules.causes, *((IN_LIST, name) for name in self.names.treatments)]
-        reasons, causes = zip(*names, strict=True)
-        told = [pa.array(places, pa.int32()), self._treatments(columns)]
-        told += [pa.array(part, pa.string()).take(pa.array(numbers)) for part in (reasons, causes)]
+        told = [pa.array(places, pa.int32()), self._names.take(pa.array(columns))]
+        told += [part.take(pa.array(numbers)) for part in self._causes]
         return _grouped(rows, num_patients, pa.StructArray.from_arrays(told, fields=list(BLOCKED)))
 
-    def _treatments(self, columns: np.ndarray) -> pa.Array:
-        return pa.array(self.names.treatments, pa.string()).take(pa.array(columns))
+    @cached_property
+    def _names(self) -> pa.Array:
+        """Treatments, then features."""
+        return pa.array([*self.names.treatments, *self.names.features], pa.string())
+
+    @cached_property
+    def _causes(self) -> tuple[pa.Array, pa.Array]:
+        """(reasons, causes) of what may block: causes in the record, then better treatments of the list."""
+        causes = [*self.rules.causes, *((IN_LIST, name) for name in self.names.treatments)]
+        return tuple(pa.array(part, pa.string()) for part in zip(*causes, strict=True))
 
 
 def safe_lists(rows: DataFrame, lister: Lister) -> DataFrame:

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from medpipe.recommend.histories import Histories, of_batch, once
-from medpipe.recommend.parts import Parts, rows_of
+from medpipe.recommend.parts import Parts, Scored, apart, rows_of
 
 ASKED_ROWS = 512
 # Cosines nearer than this are tied: their last bits depend on the order of a sum.
@@ -76,6 +76,10 @@ class Neighbours:
                 of_all[own] = shared.T @ had[:, items[patient]][near].toarray()
         is_treatment = mine.indices < num_treatments
         return Parts(np.zeros(items.shape), of_all[is_treatment], of_all[~is_treatment])
+
+    def scored(self, histories: Histories) -> Scored:
+        """Both."""
+        return apart(self, histories)
 
     def _weights(self, histories: Histories) -> Iterator[tuple[int, sparse.csr_matrix]]:
         """(first row, (b, P) similarity ** power of the nearest, 0 for all others)."""

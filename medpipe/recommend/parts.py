@@ -3,7 +3,9 @@
 B patients, K treatments asked about for each, M treatments of the catalogue, N features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +50,19 @@ class Parts:
         )
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a model says of some patients, and of what it is made.
+
+    Attributes:
+        scores: float64 (B, M).
+        parts: for items int64 (B, K), what carried scores[b, items[b, k]].
+    """
+
+    scores: np.ndarray
+    parts: Callable[[np.ndarray], Parts]
+
+
 class Model(Protocol):
     """What every fitted recommender is: a frozen dataclass of arrays that pickles to the executors."""
 
@@ -56,6 +71,20 @@ class Model(Protocol):
 
     def parts(self, histories: Histories, items: np.ndarray) -> Parts:
         """What carried scores[b, items[b, k]]; items int64 (B, K), columns of the catalogue."""
+
+    def scored(self, histories: Histories) -> Scored:
+        """Both, for less than both cost apart where they have something in common."""
+
+
+def nothing(histories: Histories, num_items: int) -> Parts:
+    """Parts of nothing: all 0, to be filled or added to."""
+    sizes = (histories.had.shape[0], histories.had.nnz, histories.features.nnz)
+    return Parts(*(np.zeros((size, num_items)) for size in sizes))
+
+
+def apart(model: Model, histories: Histories) -> Scored:
+    """Of a model whose scores and parts have nothing to share."""
+    return Scored(model.scores(histories), partial(model.parts, histories))
 
 
 def rows_of(matrix: sparse.csr_matrix) -> np.ndarray:

@@ -15,7 +15,7 @@ from medpipe.recommend.histories import Histories, of_batch
 # Of a few patients, (S,), float32 or float64; for mapInArrow, so it pickles. Counts below 2**24 are exact in float32.
 Statistic = Callable[[Histories], np.ndarray]
 # Patients summed at a time, whatever the session's Arrow batches hold: float32 rounds by the company.
-SUMMED_ROWS = 4096
+SUMMED_ROWS = 16384
 _SUM = pa.schema([("sum", pa.binary())])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from medpipe.recommend.histories import Histories
-from medpipe.recommend.parts import Parts, rows_of
+from medpipe.recommend.parts import Parts, Scored, apart, rows_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class TwoTower:
             of_treatments=said(histories.had, self.by_treatment),
             of_features=said(histories.features, self.by_feature),
         )
+
+    def scored(self, histories: Histories) -> Scored:
+        """Both."""
+        return apart(self, histories)
 
 
 def _shares(matrix: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -7,16 +7,17 @@ to the treatment that comes first in the catalogue, whatever the block.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import sparse
 
 from medpipe.errors import DataError
 from medpipe.recommend.parts import rows_of
 from medpipe.recommend.rules import Rules
-from medpipe.recommend.topk import MASKED, STEPS, pack, steps_of, unpack
+from medpipe.recommend.topk import MASKED, STEPS, largest, pack, steps_of, unpack
 
 # Rows whose keys are made at a time: they stay in a core's cache.
 CACHED_ROWS = 128
+# Columns that have one maximum.
+SET_SIZE = 16
 # Of keys the upper half holds the score in steps.
 MAX_SCORE = 2**31 / STEPS - 1
 
@@ -47,9 +48,10 @@ def walked(scores: np.ndarray, had: sparse.csr_matrix, causes: sparse.csr_matrix
         scores: float64 (B, M). had: (B, M). causes: (B, C), a stored entry for each cause in the record.
     Raises:
         DataError: BAD_SCORE for one that is not finite, or beyond MAX_SCORE.
-    Cost: a second, four times longer look at patients of whose best top_k * 1.5 too many are blocked, and so on.
+    Cost: a second, twice longer look at patients of whose best top_k * 1.5 too many are blocked, and so on.
     """
-    if scores.size and not np.abs(scores).max() < MAX_SCORE:
+    # Not a number is neither.
+    if scores.size and not (scores.min() > -MAX_SCORE and scores.max() < MAX_SCORE):
         raise DataError("BAD_SCORE", f"the model gave a score that is not between -{MAX_SCORE:.0f} and {MAX_SCORE:.0f}")
     left, width, parts = np.arange(len(scores)), top_k + top_k // 2 if rules.causes else top_k, []
     while len(left):
@@ -60,22 +62,43 @@ def walked(scores: np.ndarray, had: sparse.csr_matrix, causes: sparse.csr_matrix
         is_done = (is_listed.sum(axis=1) == top_k) | (ranking[:, -1] == MASKED) | (width == scores.shape[1])
         done = np.flatnonzero(is_done)
         parts.append((left[done], ranking[done], is_listed[done], by_record[done]))
-        left, width = left[~is_done], width * 4
+        left, width = left[~is_done], width * 2
     return _entries(parts, causes, rules, top_k)
 
 
 def _best(scores: np.ndarray, had: sparse.csr_matrix, width: int) -> np.ndarray:
     """int64 (B, W): the largest keys of what a patient does not have, falling; MASKED where no more is left."""
     best = np.empty((len(scores), width), np.int64)
-    columns = np.arange(scores.shape[1])
     for start in range(0, len(scores), CACHED_ROWS):
         rows = slice(start, start + CACHED_ROWS)
-        keys = pack(steps_of(scores[rows]), columns)
-        starts = had.indptr[start : start + len(keys) + 1]
-        keys[np.repeat(np.arange(len(keys)), np.diff(starts)), had.indices[starts[0] : starts[-1]]] = MASKED
-        # Torch finds the largest of int64 three times as fast as numpy.
-        best[rows] = torch.from_numpy(keys).topk(width).values.numpy()
+        left = scores[rows].copy()
+        starts = had.indptr[start : start + len(left) + 1]
+        left[np.repeat(np.arange(len(left)), np.diff(starts)), had.indices[starts[0] : starts[-1]]] = -np.inf
+        best[rows] = _largest(left, width)
     return best
+
+
+def _largest(scores: np.ndarray, width: int) -> np.ndarray:
+    """int64 (B, W): keys, falling; MASKED for -inf. Only scores that may be among the largest are made keys."""
+    num_patients, num_treatments = scores.shape
+    # W columns have each at least the W-th largest of the maxima over disjoint sets of columns.
+    num_sets = max(num_treatments // SET_SIZE, min(width * 4, num_treatments))
+    whole = num_treatments // num_sets * num_sets
+    maxima = scores[:, :whole].reshape(num_patients, -1, num_sets).max(axis=1)
+    least = np.partition(maxima, num_sets - width, axis=1)[:, num_sets - width]
+    # Rounded, what stands less than a step below it may be its equal.
+    floors = np.maximum(least - 2 / STEPS, -MAX_SCORE)
+    rows, columns = np.divmod(np.flatnonzero(scores >= floors[:, None]), num_treatments)
+    places, counts = _within(rows, num_patients)
+    keys = np.full((num_patients, max(counts.max(initial=0), width)), MASKED)
+    keys[rows, places] = pack(steps_of(scores[rows, columns]), columns)
+    return largest(keys, width)
+
+
+def _within(rows: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """(the place of each entry within its row, how many each row has); rows rise."""
+    counts = np.bincount(rows, minlength=num_rows)
+    return np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows], counts
 
 
 def _walk(ranking: np.ndarray, causes: sparse.csr_matrix, rules: Rules, top_k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +109,7 @@ def _walk(ranking: np.ndarray, causes: sparse.csr_matrix, rules: Rules, top_k: i
     has_any = np.diff(causes.indptr) > 0
     if has_any.any():
         rows = rows_of(causes)
-        found = rules.blocks[causes.indices[:, None], columns[rows]]  # (E, W)
+        found = _among(rules.blocks, causes.indices[:, None], columns[rows])  # (E, W)
         by_record[has_any] = np.logical_or.reduceat(found, causes.indptr[:-1][has_any], axis=0)
     is_open = (ranking != MASKED) & ~by_record
     if not rules.together.any():
@@ -96,7 +119,7 @@ def _walk(ranking: np.ndarray, causes: sparse.csr_matrix, rules: Rules, top_k: i
     num_listed = np.zeros(len(ranking), np.int64)
     for place in range(ranking.shape[1]):
         column = columns[:, place]
-        clashes = rules.together[column[:, None], listed].any(axis=1)
+        clashes = _among(rules.together, column[:, None], listed).any(axis=1)
         taken = np.flatnonzero(is_open[:, place] & ~clashes & (num_listed < top_k))
         is_listed[taken, place] = True
         listed[taken, num_listed[taken]] = column[taken]
@@ -119,8 +142,10 @@ def _entries(parts: list[tuple[np.ndarray, ...]], causes: sparse.csr_matrix, rul
         own, places, better = _list_causes(columns[first], is_listed[first], is_blocked & ~by_record[first], rules)
         numbers = len(rules.causes) + columns[own, better]
         blocked.append(np.stack([patients[own], places + 1, columns[own, places], numbers], axis=1))
-    rows, ranks, columns, steps = _sorted(np.concatenate(listed)).T
-    return Walked(rows, columns, ranks, steps, _sorted(np.concatenate(blocked)))
+    # Of each patient the ranks rise already.
+    told, why = np.concatenate(listed), np.concatenate(blocked)
+    rows, ranks, columns, steps = told[np.argsort(told[:, 0], kind="stable")].T
+    return Walked(rows, columns, ranks, steps, why[np.lexsort(why.T[::-1])])
 
 
 def _record_causes(
@@ -143,6 +168,6 @@ def _list_causes(
     return rows[entries][clash], places[entries][clash], better[clash]
 
 
-def _sorted(entries: np.ndarray) -> np.ndarray:
-    """Entries (L, 4) by row, then the other columns."""
-    return entries[np.lexsort(entries.T[::-1])]
+def _among(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """table[rows, columns], broadcast; counted by hand numpy finds them three times as fast."""
+    return table.take(rows.astype(np.int64) * table.shape[1] + columns)

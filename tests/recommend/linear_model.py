@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medpipe.recommend.histories import Histories
-from medpipe.recommend.parts import Parts, rows_of
+from medpipe.recommend.parts import Parts, Scored, apart, rows_of
 
 
 @dataclass(frozen=True)
@@ -24,3 +24,6 @@ class Sums:
         of_treatments = self.of_treatments[had.indices[:, None], items[rows_of(had)]] * had.data[:, None]
         of_features = self.of_features[features.indices[:, None], items[rows_of(features)]] * features.data[:, None]
         return Parts(self.base[items], of_treatments, of_features)
+
+    def scored(self, histories: Histories) -> Scored:
+        return apart(self, histories)

@@ -29,6 +29,9 @@ def test_patients_of_few_treatments_have_weights_of_their_own_and_the_parts_add_
     items = np.argsort(-scores, axis=1)[:, :5]
     totals = blend.parts(patients, items).totals(patients)
     assert np.abs(totals - np.take_along_axis(scores, items, axis=1)).max() < 1e-9
+    assert (blend.scored(patients).parts(items).totals(patients) == totals).all()
+    none = Blend(MODELS, np.zeros((2, 3)))
+    assert not none.scores(patients).any() and not none.parts(patients, items).totals(patients).any()
     of_few = np.flatnonzero(np.diff(patients.had.indptr) < few)
     by_features = MODELS[1].scores(patients)
     assert 0 < len(of_few) < 60

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
 from medpipe.recommend.gram import gram
@@ -51,12 +52,19 @@ def test_the_treatments_too_are_solved_exactly_and_kappa_0_is_plain_als():
 
 def test_each_way_to_solve_gives_the_same_answer():
     draw = np.random.default_rng(6)
-    factors, right = draw.normal(size=(NUM_TREATMENTS, 7)), draw.normal(size=(90, 7, 3))
+    factors, right = draw.normal(size=(NUM_TREATMENTS, 7)), draw.normal(size=(90, 3, 7))
     confidences = drawn(90, seed=5).had.astype(np.float64)
-    found = ridges(factors).solved(confidences, np.full(90, 0.5), right)
-    for row, confidence in enumerate(confidences.toarray()):
-        matrix = factors.T @ factors + (factors * confidence[:, None]).T @ factors + 0.5 * np.eye(7)
-        assert found[row] == pytest.approx(np.linalg.solve(matrix, right[row]), abs=1e-9)
+    asked = ridges(factors)
+    num_answered = 0
+    for group in asked.groups(confidences, np.full(90, 0.5)):
+        answers = group.solved(torch.from_numpy(right[group.rows]) @ asked.vectors) @ asked.vectors.T
+        for row, found in zip(group.rows, answers, strict=True):
+            confidence = confidences[row].toarray()[0]
+            matrix = factors.T @ (factors * (1 + confidence)[:, None]) + 0.5 * np.eye(7)
+            matrix = matrix if confidence.any() else np.eye(7)
+            assert found.numpy() == pytest.approx(np.linalg.solve(matrix, right[row].T).T, abs=1e-9)
+            num_answered += 1
+    assert num_answered == 90
 
 
 def test_patients_in_spark_teach_what_they_teach_in_memory_whatever_their_order(spark):

@@ -44,5 +44,7 @@ def test_parts_add_up_to_the_scores_of_everybody_known_or_not(name):
     wanted = np.take_along_axis(scores, items, axis=1)
     assert np.abs(parts.totals(patients) - wanted).max() < 1e-9
     assert parts.of_treatments.shape == (patients.had.nnz, 7)
+    both = model.scored(patients)
+    assert (both.scores == scores).all() and (both.parts(items).totals(patients) == parts.totals(patients)).all()
     half = parts.scaled(patients, np.full(80, 0.5))
     assert np.allclose(half.plus(half).totals(patients), wanted)

@@ -4,8 +4,8 @@ from scipy import sparse
 
 from medpipe.errors import DataError
 from medpipe.recommend.rules import Rules
-from medpipe.recommend.topk import scores_of
-from medpipe.recommend.walk import walked
+from medpipe.recommend.topk import MASKED, STEPS, pack, scores_of, steps_of
+from medpipe.recommend.walk import _best, walked
 
 NUM_PATIENTS, NUM_TREATMENTS, NUM_CAUSES, TOP_K = 200, 60, 12, 5
 
@@ -89,3 +89,16 @@ def test_a_score_that_cannot_be_ranked_stops_the_walk(score):
     scores[3, 5] = score
     with pytest.raises(DataError, match="BAD_SCORE: the model gave a score that is not between -2146 and 2146"):
         walked(scores, had, causes, rules, TOP_K)
+
+
+@pytest.mark.parametrize("num_treatments", [40, 1003])
+def test_a_ranking_is_that_of_all_scores_also_where_they_differ_by_less_than_a_step(num_treatments):
+    draw = np.random.default_rng(5)
+    # Four to a step, so that a higher score may stand behind a lower one of the same step.
+    scores = draw.integers(0, 300, (150, num_treatments)) / 4 / STEPS
+    scores[::2] += draw.normal(size=(75, num_treatments))
+    had = sparse.csr_matrix(draw.random(scores.shape) < 0.3)
+    keys = pack(steps_of(scores), np.arange(num_treatments))
+    keys[had.toarray()] = MASKED
+    for width in (1, 15, num_treatments):
+        assert (_best(scores, had, width) == np.sort(keys, axis=1)[:, ::-1][:, :width]).all()
