@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from medpipe.mappings.mapping import DELETION, Mapping, Meaning
 from medpipe.standardise import concepts, places, units, values
+from medpipe.standardise.beside import beside
 
 NAME = ("source_table", "record_hash", "occurrence")
 _TYPES = {str: "string", bool: "boolean", tuple[str, ...]: "array<string>"}
@@ -75,28 +76,13 @@ def codes_of(records: DataFrame, mapping: Mapping) -> DataFrame:
 
 def persons_of(records: DataFrame, mapping: Mapping) -> DataFrame:
     """The records that name a patient, all their columns, with person_id; one that names two stands twice."""
-    known = beside(records, mapping)
     names = {table: sorted({m.person for m in mapping.meanings if m.table == table}) for table in mapping.required}
+    is_told_beside = {name for several in names.values() for each in several for name in each} & mapping.taken()
+    known = beside(records, mapping) if is_told_beside else records
     columns = F.from_json(F.lit(json.dumps(names, sort_keys=True)), "map<string, array<array<string>>>")
     rows = known.select("*", F.explode(columns[F.col("source_table")]).alias("_columns"))
-    given = F.coalesce(*[_field(mapping, F.get("_columns", F.lit(place))) for place in (0, 1)])
-    return rows.withColumn("person_id", _canonical(mapping, given)).drop("_columns").where("person_id is not null")
-
-
-def beside(records: DataFrame, mapping: Mapping) -> DataFrame:
-    """The records, those that share the key of `mapping.beside` with its table given its columns too.
-
-    Of several rows of that table with one key the first by content counts.
-    """
-    if not mapping.beside:
-        return records
-    table, key, columns = mapping.beside["table"], mapping.beside["key"], mapping.beside["columns"]
-    taken = F.map_filter("fields", lambda name, _: name.isin(columns))
-    others = records.where((F.col("source_table") == table) & F.col("corrupt").isNull())
-    others = others.groupBy(F.col("fields")[key].alias("_key")).agg(F.min_by(taken, "record_hash").alias("_taken"))
-    joined = records.join(others, on=F.col("fields")[key] == F.col("_key"), how="left")
-    absent = F.map_filter("_taken", lambda name, _: ~F.array_contains(F.map_keys("fields"), name))
-    return joined.withColumn("fields", F.coalesce(F.map_concat("fields", absent), "fields")).drop("_key", "_taken")
+    given = F.coalesce(*[field(mapping, F.get("_columns", F.lit(place))) for place in (0, 1)])
+    return rows.withColumn("person_id", canonical(mapping, given)).drop("_columns").where("person_id is not null")
 
 
 def lineage(known_at: datetime, is_history: bool, source: str, delivery_id: str) -> dict[str, Column]:
@@ -131,10 +117,10 @@ def _read(records: DataFrame, mapping: Mapping) -> DataFrame:
         "silver": F.col("m.silver"),
         "is_once": F.col("m.is_once"),
         # A concept is nobody's, whatever columns its file has.
-        "person_id": F.when(F.col("m.silver") != "silver.concept", _canonical(mapping, _given(mapping, "person"))),
-        "id": _canonical(mapping, _given(mapping, "id")),
+        "person_id": F.when(F.col("m.silver") != "silver.concept", canonical(mapping, _given(mapping, "person"))),
+        "id": canonical(mapping, _given(mapping, "id")),
         "is_named": F.size("m.id") > 0,
-        "visit": _canonical(mapping, _given(mapping, "encounter")),
+        "visit": canonical(mapping, _given(mapping, "encounter")),
         "concept": F.coalesce(coded, F.nullif("m.concept", F.lit(""))),
         "answer": F.coalesce(values.lookup(mapping.answers, answer), answered) if mapping.answers else answered,
         "told_kind": F.col("m.kind"),
@@ -146,7 +132,7 @@ def _read(records: DataFrame, mapping: Mapping) -> DataFrame:
     read["value"] = F.when(_holds(mapping, "value_when"), _given(mapping, "value"))
     read |= {name: _given(mapping, name) for name in _TEXTS}
     read |= {
-        part: _field(mapping, F.get("m.birth_parts", F.lit(place)))
+        part: field(mapping, F.get("m.birth_parts", F.lit(place)))
         for place, part in enumerate(("year", "month", "day"))
     }
     told = rows.where((is_own & ~is_readable) | (is_readable & _holds(mapping, "when"))).select(
@@ -244,14 +230,14 @@ def _moment(mapping: Mapping, name: str) -> Column:
     if not any(meaning.offset_from for meaning in mapping.meanings):
         return text
     origin = F.when(F.col("m.offset_from").rlike(r"^\d{4}"), F.col("m.offset_from"))
-    origin = F.coalesce(origin, _field(mapping, F.col("m.offset_from")))
+    origin = F.coalesce(origin, field(mapping, F.col("m.offset_from")))
     origin = F.when(origin.rlike(r"^\d{4}$"), F.concat(origin, F.lit("-01-01"))).otherwise(origin)
     clock = [values.whole(F.regexp_extract(text, r"^(\d{1,4}):(\d{2})$", part)) for part in (1, 2)]
     minutes = F.coalesce(values.whole(text), clock[0] * 60 + clock[1])
     if name == "start":
         # Without a column of its own the moment itself.
         minutes = F.when(F.size("m.start") == 0, F.lit(0)).otherwise(minutes)
-    less = F.coalesce(values.whole(_field(mapping, F.col("m.offset_less"))), F.lit(0))
+    less = F.coalesce(values.whole(field(mapping, F.col("m.offset_less"))), F.lit(0))
     # Bounded, for an overflow would print the number.
     in_bounds = F.when(minutes.between(-(10**8), 10**8) & less.between(-(10**8), 10**8), (minutes - less).cast("int"))
     moment = F.date_format(origin.try_cast("timestamp") + F.make_dt_interval(mins=in_bounds), "yyyy-MM-dd HH:mm:ss")
@@ -277,7 +263,7 @@ def _vocabulary(mapping: Mapping, system: str, otherwise: str) -> Column:
 def _given(mapping: Mapping, attribute: str) -> Column:
     """The text of the first of the meaning's columns that has a value; null where it names none."""
     names = F.col(f"m.{attribute}")
-    return F.coalesce(*[_field(mapping, F.get(names, F.lit(place))) for place in (0, 1)])
+    return F.coalesce(*[field(mapping, F.get(names, F.lit(place))) for place in (0, 1)])
 
 
 def _parted(meaning: Meaning) -> dict:
@@ -289,13 +275,13 @@ def _parted(meaning: Meaning) -> dict:
 def _holds(mapping: Mapping, attribute: str) -> Column:
     """Whether a condition of the meaning is true; one that is not made is."""
     column, other, sign, wanted = (F.col(f"m.{attribute}.{part}") for part in ("column", "other", "sign", "text"))
-    text = F.coalesce(_field(mapping, column), _field(mapping, other))
+    text = F.coalesce(field(mapping, column), field(mapping, other))
     is_equal = F.coalesce(text == wanted, F.lit(False))
     of_text = F.when(sign.isNull(), text.isNotNull()).when(sign == "=", is_equal).otherwise(~is_equal)
     return (column == "") | of_text
 
 
-def _field(mapping: Mapping, name: Column) -> Column:
+def field(mapping: Mapping, name: Column) -> Column:
     """A column of the record as text; null where it holds what the format writes for no value."""
     text = F.col("fields")[name]
     if "*" in mapping.none:
@@ -303,7 +289,7 @@ def _field(mapping: Mapping, name: Column) -> Column:
     return F.nullif(text, values.lookup(mapping.none, name)) if mapping.none else text
 
 
-def _canonical(mapping: Mapping, text: Column) -> Column:
+def canonical(mapping: Mapping, text: Column) -> Column:
     """An identifier in its one spelling; null where it is none."""
     if mapping.ids == "reference":
         # FHIR R4: Patient/123, urn:uuid:..., or an id alone; a conditional reference names nobody.
