@@ -10,7 +10,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from medpipe.mappings.mapping import DELETED, Mapping
-from medpipe.standardise.records import canonical, field, persons_of
+from medpipe.standardise.columns import canonical, field
+from medpipe.standardise.records import persons_of
 
 NAME = ["source_table", "record_hash", "occurrence"]
 
