@@ -7,6 +7,7 @@ of the patient stays in its weights.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import reduce
 
@@ -14,13 +15,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from medpipe import command, contracts, job, ledger
+from medpipe.ingest import drift
 from medpipe.ingest.manifest import IMAGES, MOLECULES
 from medpipe.mappings import mapping
 from medpipe.privacy.disclosure import MODES, NAMESPACE, purpose
 from medpipe.privacy.pseudonyms import DICOM_PATIENT, pseudonym, pseudonymiser
 from medpipe.standardise import values
+from medpipe.standardise.forgotten import of_patients
 from medpipe.standardise.image_rows import canonical_id
-from medpipe.standardise.records import persons_of
 from medpipe.tables import Lake, Written
 
 # Every column that holds a patient's pseudonym.
@@ -45,11 +47,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def started(work: job.Workplace, args: argparse.Namespace) -> None:
-    patient_ids = [args.patient_id]
-    if args.patient_id is None:
-        with open(args.person_file, encoding="utf-8") as file:
-            patient_ids = pseudonyms_of(work, file.read())
-    erase(work, patient_ids, args.purpose, args.vacuum)
+    if args.patient_id is not None:
+        erase(work, [args.patient_id], args.purpose, args.vacuum)
+        return
+    with open(args.person_file, encoding="utf-8") as file:
+        person_id = file.read()
+    # Names of columns are kept in lower case.
+    erase(work, pseudonyms_of(work, person_id), args.purpose, args.vacuum, pseudonyms_of(work, person_id.lower()))
 
 
 def pseudonyms_of(work: job.Workplace, person_id: str) -> list[str]:
@@ -63,11 +67,18 @@ def pseudonyms_of(work: job.Workplace, person_id: str) -> list[str]:
     return [pseudonym(secret, space, spelling) for space in spaces for spelling in spellings]
 
 
-def erase(work: job.Workplace, patient_ids: list[str], purpose: str, is_vacuumed: bool = False) -> None:
+def erase(
+    work: job.Workplace,
+    patient_ids: list[str],
+    purpose: str,
+    is_vacuumed: bool = False,
+    column_ids: Sequence[str] = (),
+) -> None:
     """Takes the patient out and prints of how many tables how many rows; again it finds none and is as good.
 
     Args:
         patient_ids: pseudonyms, all of one patient.
+        column_ids: further ones, of the id as names of columns spell it.
 
     Cost: one pseudonym for every person delivered so far, and each table that holds the patient is read.
     """
@@ -84,6 +95,8 @@ def erase(work: job.Workplace, patient_ids: list[str], purpose: str, is_vacuumed
     done = [lake.erase(name, records) for name in OF_RECORDS if lake.exists(name)]
     if lake.exists("bronze.image"):
         done.append(lake.erase("bronze.image", records.drop("source_table")))
+    if lake.exists("phi.schema_drift"):
+        done.append(lake.erase("phi.schema_drift", columns_named(work, lake, [*patient_ids, *column_ids])))
     for name in contracts.names():
         contract = contracts.load(name)
         if name in KEPT or contract.view is not None or not lake.exists(name):
@@ -101,25 +114,29 @@ def erase(work: job.Workplace, patient_ids: list[str], purpose: str, is_vacuumed
 
 
 def delivered(work: job.Workplace, lake: Lake, patient: DataFrame) -> DataFrame:
-    """RECORD of every delivered row that names the patient, its parts' fates included."""
+    """RECORD of every delivered row of `forgotten.of_patients`, its parts' fates included."""
     hide = pseudonymiser(work.key(None).subkey("pseudonym"), work.settings.privacy.patient_namespace)
     bronze = lake.read("bronze.record").where(F.col("source") != MOLECULES)
     found = [lake.read("phi.fate").limit(0).select(*RECORD)]
     for row in bronze.select("source").distinct().collect():
         meant = mapping.load(row.source, work.settings.mappings)
         names = F.from_json(F.lit(json.dumps(meant.source_tables(), sort_keys=True)), "map<string, array<string>>")
-        persons = persons_of(bronze.where(F.col("source") == row.source), meant)
-        persons = persons.withColumn("source_table", F.explode(names[F.col("source_table")]))
-        ids = persons.select("person_id").distinct().withColumn("patient_id", hide(F.col("person_id")))
-        mine = ids.join(patient, on="patient_id", how="left_semi")
-        found.append(persons.join(mine, on="person_id", how="left_semi").select(*RECORD))
+        records = bronze.where(F.col("source") == row.source)
+        rows = of_patients(records, meant, hide, patient)
+        found.append(rows.withColumn("source_table", F.explode(names[F.col("source_table")])).select(*RECORD))
     return reduce(DataFrame.unionByName, found).distinct()
 
 
-def pictured(work: job.Workplace, lake: Lake, patient: DataFrame, images: DataFrame) -> DataFrame:
-    """RECORD of every row of bronze.image that its manifest gives to the patient, or whose image is one of `images`.
+def columns_named(work: job.Workplace, lake: Lake, patient_ids: list[str]) -> DataFrame:
+    """The names of unknown columns in phi.schema_drift that are the patient's id or have it for a part."""
+    hide = pseudonymiser(work.key(None).subkey("pseudonym"), work.settings.privacy.patient_namespace)
+    patient = lake.spark.createDataFrame([(patient_id,) for patient_id in patient_ids], "patient_id string")
+    return drift.named_after(lake.read("phi.schema_drift"), lambda part: hide(values.any_id(part)), patient)
 
-    A PatientID in an object stands in silver.image alone, so by it an object is found that was accepted.
+
+def pictured(work: job.Workplace, lake: Lake, patient: DataFrame, images: DataFrame) -> DataFrame:
+    """RECORD of every row of bronze.image that its manifest gives to the patient, whose image is one of `images`, or
+    that stands in quarantine as the patient's.
     """
     secret = work.key(None).subkey("pseudonym")
     hide, hide_image = (
@@ -134,7 +151,11 @@ def pictured(work: job.Workplace, lake: Lake, patient: DataFrame, images: DataFr
         }
     )
     told = named.join(patient, on="patient_id", how="left_semi").select(*RECORD)
-    return told.unionByName(named.join(images, on="image_id", how="left_semi").select(*RECORD)).distinct()
+    accepted = named.join(images, on="image_id", how="left_semi").select(*RECORD)
+    refused = lake.read("phi.quarantine", where={"source": IMAGES}).join(patient, on="patient_id", how="left_semi")
+    # An exact copy has no row there.
+    refused = named.join(refused, on=["source", "delivery_id", "record_hash"], how="left_semi").select(*RECORD)
+    return told.unionByName(accepted).unionByName(refused).distinct()
 
 
 def published(work: job.Workplace, lake: Lake, patient_ids: list[str]) -> dict[str, DataFrame]:

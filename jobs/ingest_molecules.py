@@ -104,7 +104,11 @@ def refused(run: job.Run, received: DataFrame, decided: DataFrame) -> DataFrame:
     bad = decided.where("fate = 'quarantined'").select(*NAME, F.col("faults").alias("reasons"))
     rows = received.join(bad, on=list(NAME), how="inner")
     rows = rows.withColumns(
-        {"raw": seal(F.to_json(F.struct("fields", "corrupt"))), "key_fingerprint": F.lit(run.key.fingerprint)}
+        {
+            "raw": seal(F.to_json(F.struct("fields", "corrupt"))),
+            "patient_id": F.lit(None).cast("string"),
+            "key_fingerprint": F.lit(run.key.fingerprint),
+        }
     )
     return rows.drop("fields", "corrupt", "fault", "known_at", "run_id")
 

@@ -15,7 +15,8 @@ from medpipe.mappings import mapping
 from medpipe.mappings.mapping import Mapping
 from medpipe.privacy.pseudonyms import pseudonymiser
 from medpipe.quality.judgement import NAME
-from medpipe.standardise.records import persons_of
+from medpipe.standardise import values
+from medpipe.standardise.forgotten import of_patients
 
 
 @job.step(
@@ -46,14 +47,15 @@ def main(run: job.Run) -> None:
 
 
 def of_erased(run: job.Run, rows: DataFrame, known: Mapping) -> DataFrame | None:
-    """NAME and file of the rows that name a patient who was erased, and are not stored again; None if nobody was."""
+    """NAME and file of the rows that name a patient who was erased, or are there for such rows alone; None for nobody.
+
+    They are not stored again.
+    """
     if not run.lake.exists("phi.suppression"):
         return None
     hide = pseudonymiser(run.key.subkey("pseudonym"), run.settings.privacy.patient_namespace)
-    named = persons_of(rows, known)
-    ids = named.select("person_id").distinct().withColumn("patient_id", hide(F.col("person_id")))
-    theirs = ids.join(run.lake.read("phi.suppression"), on="patient_id", how="left_semi")
-    return named.join(theirs, on="person_id", how="left_semi").select(*NAME, "file").distinct()
+    erased = run.lake.read("phi.suppression").select("patient_id")
+    return of_patients(rows, known, hide, erased).select(*NAME, "file").distinct()
 
 
 def require_rows(run: job.Run, erased: DataFrame | None) -> None:
@@ -73,6 +75,11 @@ def require_rows(run: job.Run, erased: DataFrame | None) -> None:
 def tell_drift(run: job.Run, known: Mapping) -> None:
     """phi.schema_drift, and a line that counts it; names of columns are not said, they may be a patient's."""
     found = drift.drift(run.lake.read("bronze.record", where=run.partition), known)
+    if run.lake.exists("phi.suppression"):
+        hide = pseudonymiser(run.key.subkey("pseudonym"), run.settings.privacy.patient_namespace)
+        erased = run.lake.read("phi.suppression").select("patient_id")
+        theirs = drift.named_after(found, lambda part: hide(values.any_id(part)), erased)
+        found = found.join(theirs, on="column_name", how="left_anti")
     origin = {column: F.lit(value) for column, value in run.partition.items()}
     num_columns = run.lake.replace(found.withColumns(origin), "phi.schema_drift", where=run.partition).num_rows
     if num_columns:

@@ -64,6 +64,7 @@ def main(run: job.Run) -> None:
     thresholds.require_columns(run.settings.thresholds, own["source"], lambda: num_unknown_columns(run))
     num_of = {row.source_table: row["count"] for row in records.groupBy("source_table").count().collect()}
     num_delivered = sum(num_of.values())
+    meant = meant.for_tables(num_of)
     # Two at least: what stands in one partition cannot be joined without another shuffle.
     num_partitions = 2 + num_delivered // PARTITION_ROWS
     standard = standard_concepts(run, meant, records)
@@ -75,7 +76,8 @@ def main(run: job.Run) -> None:
     # The PHI zone first: nothing is published of a delivery that is too bad.
     lake.replace(decided.select(*NAME, "fate", "source", "delivery_id"), "phi.fate", where=own)
     quarantined = lake.replace(refused(run, records, decided), "phi.quarantine", where=own)
-    counts = balance.counted(*(lake.read(name, where=own) for name in ("phi.fate", "phi.quarantine")))
+    judged_rows = (lake.read(name, where=own) for name in ("phi.fate", "phi.quarantine"))
+    counts = balance.counted(*judged_rows, meant.only_beside())
     thresholds.require(run.settings.thresholds, own["source"], counts)
     gone = taken_back(run, meant, decided, num_of)
 
@@ -136,7 +138,7 @@ def refused(run: job.Run, records: DataFrame, decided: DataFrame) -> DataFrame:
     """phi.quarantine: the quarantined rows as received, sealed."""
     seal = sealer(run.key.subkey("quarantine", NUM_KEY_BYTES))
     bad = decided.where("fate = 'quarantined'")
-    bad = bad.select(*NAME, "reasons", "delivered_table").withColumnRenamed("source_table", "meaning")
+    bad = bad.select(*NAME, "reasons", "patient_id", "delivered_table").withColumnRenamed("source_table", "meaning")
     named = records.withColumnRenamed("source_table", "delivered_table")
     rows = named.join(bad, on=["delivered_table", "record_hash", "occurrence"], how="inner")
     rows = rows.withColumns(

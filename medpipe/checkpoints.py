@@ -18,7 +18,7 @@ from safetensors.torch import load as tensors_from
 from safetensors.torch import save as bytes_of
 
 from medpipe import __version__
-from medpipe.errors import DataError, UsageError
+from medpipe.errors import MissingEnvironmentError, UsageError
 from medpipe.recipes import Form, Trained
 from medpipe.stream.tokens import Vocabulary
 
@@ -128,7 +128,7 @@ def describe(folder: str) -> Checkpoint:
     """model.json of a checkpoint folder (path or URL).
 
     Raises:
-        DataError: NO_CHECKPOINT.
+        MissingEnvironmentError: NO_CHECKPOINT.
     """
     return Checkpoint(**json.loads(_read(folder, CARD)))
 
@@ -137,12 +137,14 @@ def load(folder: str, sha256: str) -> Trained:
     """The model in a checkpoint folder (path or URL), if its weights are the ones that were registered.
 
     Raises:
-        DataError: NO_CHECKPOINT, WEIGHTS_CHANGED, WEIGHTS_UNREADABLE; each names the folder.
+        MissingEnvironmentError: NO_CHECKPOINT, WEIGHTS_CHANGED, WEIGHTS_UNREADABLE, WEIGHTS_NOT_FINITE; each names the
+            folder.
     """
     content = _read(folder, WEIGHTS)
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise DataError("WEIGHTS_CHANGED", f"{folder}/{WEIGHTS} has sha256 {found}, registered is {sha256}; restore it")
+        told = f"{folder}/{WEIGHTS} has sha256 {found}, registered is {sha256}; restore it"
+        raise MissingEnvironmentError("WEIGHTS_CHANGED", told)
     try:
         tensors = tensors_from(content)
         # safetensors: 8 bytes of length, then a JSON header.
@@ -152,9 +154,12 @@ def load(folder: str, sha256: str) -> Trained:
         arrays = {name: tensors.pop(f"vocabulary.{name}").numpy() for name in names}
         vocabulary = Vocabulary(**arrays) if arrays else None
     except (SafetensorError, KeyError, TypeError, ValueError) as failure:
-        raise DataError(
+        raise MissingEnvironmentError(
             "WEIGHTS_UNREADABLE", f"{folder}/{WEIGHTS}: {type(failure).__name__}; not a medpipe checkpoint"
         ) from None
+    if broken := sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()):
+        told = f"{folder}/{WEIGHTS}: no finite numbers in {', '.join(broken)}; train and promote again"
+        raise MissingEnvironmentError("WEIGHTS_NOT_FINITE", told)
     return Trained(model["recipe"], model["config"], tensors, vocabulary, Form(**describe(folder).form))
 
 
@@ -174,6 +179,6 @@ def _read(folder: str, name: str) -> bytes:
     try:
         return files.cat_file(f"{root}/{name}")
     except FileNotFoundError:
-        raise DataError(
+        raise MissingEnvironmentError(
             "NO_CHECKPOINT", f"{folder} has no {name}; restore the model's folder or train and promote again"
         ) from None

@@ -160,6 +160,26 @@ def conform(frame: DataFrame, name: str) -> DataFrame:
     return frame.select([F.col(field.name).alias(field.name, metadata=field.metadata) for field in want.values()])
 
 
+def gained(name: str, have: StructType) -> list[StructField]:
+    """Columns of the contract that a table made by an older medpipe lacks, in the contract's order; all may be null.
+
+    Raises:
+        ContractError: OLD_TABLE where it lacks one that may not be null, or has one of another type.
+    """
+    found = {field.name: field.dataType.simpleString() for field in have}
+    missing = [field for field in load(name).struct if field.name not in found]
+    wrong = [f"it lacks {field.name}, which may not be null" for field in missing if not field.nullable]
+    wrong += [
+        f"{field.name} is {found[field.name]}, expected {field.dataType.simpleString()}"
+        for field in load(name).struct
+        if found.get(field.name, field.dataType.simpleString()) != field.dataType.simpleString()
+    ]
+    if wrong:
+        told = f"{name} was made by another version of medpipe: {'; '.join(wrong)}"
+        raise ContractError("OLD_TABLE", f"{told}; load the deliveries into a new lake, or go on with that version")
+    return missing
+
+
 def latest(records: DataFrame, key: tuple[str, ...]) -> DataFrame:
     """The last known version of each record: largest known_at, ties by delivery_id.
 

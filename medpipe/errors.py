@@ -38,7 +38,7 @@ class ConflictError(MedpipeError):
 
 
 class MissingEnvironmentError(MedpipeError):
-    """Something the machine must provide is not there: Java, a JAR, a GPU."""
+    """Something the machine must provide is not there: Java, a JAR, a GPU, the model's file as it was registered."""
 
     exit_code = 6
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from medpipe.errors import DataError, UsageError
+from medpipe.errors import MissingEnvironmentError, UsageError
 from medpipe.models.cnn import ImageClassifier, ImageConfig, channels_last, fused
 from medpipe.models.gan import GanConfig, MoleculeGan
 from medpipe.models.sequence import FoldedSequenceClassifier, SequenceClassifier, SequenceConfig
@@ -105,14 +105,16 @@ def ready(recipe: Recipe, trained: Trained) -> nn.Module:
     """The model in its form, for scoring.
 
     Raises:
-        DataError: WRONG_SHAPE.
+        MissingEnvironmentError: WRONG_SHAPE.
     """
     model = recipe.build(trained.config)
     try:
         model.load_state_dict(trained.weights)
     except RuntimeError:
         shape = f"the weights of {trained.recipe} are not those of a model of its shape"
-        raise DataError("WRONG_SHAPE", f"{shape}; restore its folder, or train and promote again") from None
+        raise MissingEnvironmentError(
+            "WRONG_SHAPE", f"{shape}; restore its folder, or train and promote again"
+        ) from None
     with torch.no_grad():
         return recipe.forms[trained.form.name](model.eval())
 

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import ArrayType, StructType
 
-from medpipe import contracts, staging
+from medpipe import contracts, staging, statements
 from medpipe.errors import ConflictError, ContractError, DataError, UsageError
 from medpipe.snapshots import Snapshot
 
@@ -121,10 +121,10 @@ class Lake:
             )
         rows = contracts.conform(self._stamped(frame), name)
         self._create(name)
-        told = f"{self.run_id} {_sql(where)}"
+        told = f"{self.run_id} {statements.equal(where)}"
         before = self._newest(name)
         if not self._holds(name, told, before):
-            writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", _sql(where))
+            writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", statements.equal(where))
             self._commit(name, lambda: writer.option("userMetadata", told).save(self.path(name)))
         return self._record(name, told, before)
 
@@ -171,6 +171,7 @@ class Lake:
 
     def erase(self, name: str, keys: DataFrame) -> Written:
         """Takes out the rows that agree with a row of `keys` in all its columns; older versions still hold them."""
+        self._create(name)
         same = " and ".join(f"rows.`{column}` <=> keys.`{column}`" for column in keys.columns)
         table = DeltaTable.forPath(self.spark, self.path(name)).alias("rows")
         before = self._newest(name)
@@ -210,8 +211,10 @@ class Lake:
         return self.pinned[name][1].where(_predicate(where))
 
     def _pin(self, name: str, version: int) -> None:
-        reader = self.spark.read.format("delta").option("versionAsOf", version)
-        self.pinned[name] = version, reader.load(self.path(name))
+        rows = self.spark.read.format("delta").option("versionAsOf", version).load(self.path(name))
+        # What is only read is left as it is.
+        nulls = {field.name: F.lit(None).cast(field.dataType) for field in contracts.gained(name, rows.schema)}
+        self.pinned[name] = version, rows.withColumns(nulls) if nulls else rows
 
     def _stamped(self, frame: DataFrame) -> DataFrame:
         if self.run_id is None:
@@ -219,7 +222,12 @@ class Lake:
         return frame.withColumn("run_id", F.lit(self.run_id))
 
     def _create(self, name: str) -> None:
-        if self.exists(name):
+        """Makes the table; one that is there gets the columns that its contract has gained, and no file is touched."""
+        snapshot = self._snapshot(name)
+        if snapshot.version() >= 0:
+            have = StructType.fromJson(json.loads(snapshot.schema().json()))
+            if gained := contracts.gained(name, have):
+                self._set(name, statements.columns_added(name, gained))
             return
         contract = contracts.load(name)
         builder = DeltaTable.createIfNotExists(self.spark).location(self.path(name)).comment(contract.doc)
@@ -262,9 +270,12 @@ class Lake:
 
     def _newest(self, name: str) -> int:
         """-1 where there is no table."""
+        return self._snapshot(name).version()
+
+    def _snapshot(self, name: str) -> JavaObject:
         # Asked of the log itself: DeltaTable tells it by a Spark job.
         none = self.spark._jvm.scala.Option.empty()
-        return self._log(name).update(False, none, none).version()
+        return self._log(name).update(False, none, none)
 
     def _commit_info(self, name: str, version: int) -> dict:
         """What a commit says of itself (Delta PROTOCOL.md, Commit Provenance Information)."""
@@ -299,15 +310,6 @@ def _predicate(where: dict):
     for column, value in where.items():
         condition = condition & (F.col(column) == F.lit(value))
     return condition
-
-
-def _sql(where: dict) -> str:
-    """A replaceWhere predicate; values are quoted, so nothing in them is read as SQL."""
-    parts = []
-    for column, value in sorted(where.items()):
-        text = str(value).replace("\\", "\\\\").replace("'", "\\'")
-        parts.append(f"{column} = DATE'{text}'" if isinstance(value, date) else f"{column} = '{text}'")
-    return " and ".join(parts)
 
 
 def _arrow(rows: list[tuple], struct: StructType) -> pa.Table:

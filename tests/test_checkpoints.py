@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medpipe import checkpoints
-from medpipe.errors import DataError
+from medpipe.errors import MissingEnvironmentError
 from medpipe.recipes import RISK_GRU, Trained, ready
 from medpipe.stream.tokens import vocabulary_of
 
@@ -58,19 +58,19 @@ def test_changed_weights_are_refused(tmp_path, trained):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"WEIGHTS_CHANGED.*registered is {saved.sha256}"):
+    with pytest.raises(MissingEnvironmentError, match=f"WEIGHTS_CHANGED.*registered is {saved.sha256}"):
         checkpoints.load(str(tmp_path / saved.folder), saved.sha256)
 
 
 def test_a_missing_model_is_named(tmp_path):
-    with pytest.raises(DataError, match="NO_CHECKPOINT.*gone has no weights.safetensors"):
+    with pytest.raises(MissingEnvironmentError, match="NO_CHECKPOINT.*gone has no weights.safetensors"):
         checkpoints.load(str(tmp_path / "gone"), "0" * 64)
 
 
 @pytest.mark.parametrize("content", [b"", b"not tensors at all"])
 def test_a_file_that_is_no_checkpoint_is_refused_though_its_name_fits(tmp_path, content):
     (tmp_path / "weights.safetensors").write_bytes(content)
-    with pytest.raises(DataError, match="WEIGHTS_UNREADABLE"):
+    with pytest.raises(MissingEnvironmentError, match="WEIGHTS_UNREADABLE"):
         checkpoints.load(str(tmp_path), hashlib.sha256(content).hexdigest())
 
 
@@ -89,7 +89,7 @@ def test_a_pickle_in_place_of_the_weights_is_refused_and_does_not_run(tmp_path, 
     with (tmp_path / "weights.safetensors").open("wb") as file:
         write(Payload(tmp_path / "ran"), file)
     digest = hashlib.sha256((tmp_path / "weights.safetensors").read_bytes()).hexdigest()
-    with pytest.raises(DataError, match="WEIGHTS_UNREADABLE"):
+    with pytest.raises(MissingEnvironmentError, match="WEIGHTS_UNREADABLE"):
         checkpoints.load(str(tmp_path), digest)
     assert not (tmp_path / "ran").exists()
 
@@ -100,5 +100,15 @@ def test_weights_of_another_shape_or_name_are_refused(tmp_path, trained):
     for weights in (trained.weights | others[0], trained.weights | others[1]):
         saved = save(tmp_path, dataclasses.replace(trained, weights=weights))
         loaded = checkpoints.load(str(tmp_path / saved.folder), saved.sha256)
-        with pytest.raises(DataError, match="WRONG_SHAPE: the weights of risk_gru"):
+        with pytest.raises(MissingEnvironmentError, match="WRONG_SHAPE: the weights of risk_gru"):
             ready(RISK_GRU, loaded)
+
+
+def test_weights_that_are_no_numbers_are_refused_and_named(tmp_path, trained):
+    name, tensor = next(iter(trained.weights.items()))
+    saved = save(tmp_path, dataclasses.replace(trained, weights=trained.weights | {name: tensor * float("nan")}))
+    with pytest.raises(
+        MissingEnvironmentError, match=f"WEIGHTS_NOT_FINITE: .* no finite numbers in {name};"
+    ) as refused:
+        checkpoints.load(str(tmp_path / saved.folder), saved.sha256)
+    assert refused.value.exit_code == 6

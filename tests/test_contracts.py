@@ -3,7 +3,7 @@ import re
 import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import functions as F
-from pyspark.sql.types import BooleanType, StructType
+from pyspark.sql.types import BooleanType, StringType, StructField, StructType
 
 from medpipe import contracts
 from medpipe.errors import ContractError
@@ -120,6 +120,20 @@ def test_conform_names_all_that_is_wrong_in_one_error(table):
         "similarity is string, expected double; change the transform or schemas/"
     )
     assert (refused.value.code, refused.value.exit_code) == ("SCHEMA_MISMATCH", 4)
+
+
+def test_what_a_table_of_an_older_contract_lacks_is_told_in_order_and_refused_where_it_cannot_be_added():
+    now = contracts.load("silver.patient").struct
+    old = StructType([field for field in now if field.name not in ("postcode", "state")])
+    assert [field.name for field in contracts.gained("silver.patient", old)] == ["state", "postcode"]
+    assert contracts.gained("silver.patient", now) == []
+    other = StructType(
+        [StructField("birth_date", StringType()), *[f for f in old if f.name not in ("birth_date", "sex")]]
+    )
+    with pytest.raises(
+        ContractError, match="OLD_TABLE: silver.patient .*lacks sex, .*birth_date is string, expected date"
+    ):
+        contracts.gained("silver.patient", other)
 
 
 def test_comments_and_not_null_survive_a_round_trip_through_delta(spark, table, tmp_path):

@@ -34,6 +34,7 @@ EDGES = {
     "settings",
     "snapshots",
     "staging",
+    "statements",
     "tables",
 }
 MAY_IMPORT = {
@@ -54,7 +55,8 @@ MAY_IMPORT = {
     "session": {"errors"},
     "snapshots": BASE | {"stream"},
     "staging": BASE | {"log", "snapshots"},
-    "tables": BASE | {"snapshots", "staging"},
+    "statements": {"contracts"},
+    "tables": BASE | {"snapshots", "staging", "statements"},
     "catalog": BASE | {"tables"},
     "ledger": BASE | {"tables"},
     "checkpoints": BASE | {"models", "recipes", "stream", "tables"},

@@ -1,10 +1,15 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from delta.tables import DeltaTable
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
+from medpipe import contracts
 from medpipe.errors import ConflictError, ContractError, DataError, UsageError
 from medpipe.tables import Lake
 
@@ -157,3 +162,60 @@ def test_statistics_of_what_may_identify_stay_out_of_the_log(lake, spark):
     )
     log = "".join(p.read_text() for p in Path(lake.path("silver.concept")).glob("_delta_log/*.json"))
     assert "numRecords" in log and "canary-name" not in log
+
+
+PATIENT = """
+    patient_id string | birth_date date | sex string | recorded_at timestamp | known_at timestamp | source string | source_table string | delivery_id string | is_deleted boolean
+    ann               | 1950-03-14      | female     | 2026-01-30T22:00      | 2026-01-30T22:00   | omop          | person              | d1                 | false
+"""  # noqa: E501
+OWN = {"source": "omop", "delivery_id": "d1"}
+
+
+def older(*lacking):
+    """contracts.load as it was before the columns came."""
+
+    def load(name):
+        now = load_now(name)
+        struct = StructType([field for field in now.struct if field.name not in lacking])
+        checks = tuple(check for check in now.checks if not check.sql.startswith(lacking))
+        return replace(now, struct=struct, checks=checks)
+
+    load_now = contracts.load
+    return load
+
+
+def test_a_table_gets_the_columns_its_contract_has_gained_when_it_is_next_written(lake, table, monkeypatch):
+    rows = table(PATIENT)
+    with monkeypatch.context() as before:
+        before.setattr(contracts, "load", older("state", "postcode"))
+        lake.replace(rows, "silver.patient", where=OWN)
+    reader = lake.for_run("")
+    (ann,) = reader.read("silver.patient").collect()
+    assert (ann.patient_id, ann.state, ann.postcode) == ("ann", None, None)
+    assert reader.version("silver.patient") == 1
+    files = sorted(Path(lake.path("silver.patient")).rglob("*.parquet"))
+
+    later = rows.withColumns({"state": F.lit("MA"), "postcode": F.lit("02139"), "delivery_id": F.lit("d2")})
+    for run in ("run2", "run2", "run3"):
+        written = lake.for_run(run).replace(later, "silver.patient", where=OWN | {"delivery_id": "d2"})
+        # One version for the columns, one for each run.
+        assert (written.num_rows, written.version) == (1, 3 if run == "run2" else 4)
+    stored = lake.spark.read.format("delta").load(lake.path("silver.patient"))
+    told = [(field.name, field.metadata["comment"]) for field in contracts.load("silver.patient").struct]
+    assert [(field.name, field.metadata["comment"]) for field in stored.schema] == told
+    found = lake.for_run("").history("silver.patient").orderBy("known_at", "delivery_id").collect()
+    assert [(r.delivery_id, r.state, r.postcode) for r in found] == [("d1", None, None), ("d2", "MA", "02139")]
+    assert set(files) <= set(Path(lake.path("silver.patient")).rglob("*.parquet"))
+
+
+def test_a_table_that_lacks_a_column_which_may_not_be_null_is_neither_read_nor_written(lake, table, monkeypatch):
+    rows = table(PATIENT)
+    with monkeypatch.context() as before:
+        before.setattr(contracts, "load", older("sex", "state", "postcode"))
+        lake.replace(rows.drop("sex"), "silver.patient", where=OWN)
+    now = rows.withColumns({name: F.lit(None).cast("string") for name in ("state", "postcode")})
+    later = lake.for_run("run2")
+    for act in (lambda: later.read("silver.patient"), lambda: later.replace(now, "silver.patient", where=OWN)):
+        with pytest.raises(ContractError, match="OLD_TABLE: silver.patient .* lacks sex, .*into a new lake"):
+            act()
+    assert DeltaTable.forPath(lake.spark, lake.path("silver.patient")).history(1).first().version == 1

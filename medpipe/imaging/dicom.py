@@ -85,6 +85,18 @@ def decode(content: bytes, limits: Limits, told_modality: str | None = None, is_
             raise ImageError("BAD_IMAGE") from None
 
 
+def patient_of(content: bytes, limits: Limits) -> str | None:
+    """The PatientID of an object that is refused; None where there is none, or its header cannot be read."""
+    with warnings.catch_warnings(action="ignore"), disable_value_validation():
+        try:
+            is_deflated = _meta(content)[1] == DeflatedExplicitVRLittleEndian
+            # Without the pixels, for they may be what is wrong.
+            header = None if is_deflated else pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
+            return _text(header or _opened(content, limits), "PatientID")
+        except (ImageError, EOFError, RuntimeError, *MALFORMED):
+            return None
+
+
 def _opened(content: bytes, limits: Limits) -> pydicom.Dataset:
     """The dataset; a deflated one is inflated up to the limit and no further, as pydicom would."""
     place, syntax = _meta(content)

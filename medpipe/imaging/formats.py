@@ -38,11 +38,14 @@ CHUNK_BYTES = 2**20
 
 
 class ImageError(Exception):
-    """A file that is not taken; `code` is one of CODES. Holds nothing of the file."""
+    """A file that is not taken; `code` is one of CODES.
 
-    def __init__(self, code: str) -> None:
+    patient: identifier in its header, where that could be read; no message has it, and it leaves as a pseudonym only.
+    """
+
+    def __init__(self, code: str, patient: str | None = None) -> None:
         super().__init__(code)
-        self.code = code
+        self.code, self.patient = code, patient
 
 
 @dataclass(frozen=True)

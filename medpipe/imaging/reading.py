@@ -68,7 +68,7 @@ def images(
         if kind == "zip":
             yield from archives.decode(content, limits)
         elif kind == "dicom":
-            yield dicom.decode(content, limits, modality, is_clean or as_mask)
+            yield _of_dicom(content, limits, modality, is_clean or as_mask)
         elif kind == "nifti":
             yield nifti.decode(content, limits)
         elif modality in dicom.MAY_BE_NAMED and not (is_clean or as_mask):
@@ -83,3 +83,11 @@ def images(
     except Exception:
         # Decoders meet bytes that nobody has thought of; one file of them must not end the delivery.
         yield ImageError("BAD_IMAGE")
+
+
+def _of_dicom(content: bytes, limits: Limits, modality: str | None, is_clean: bool) -> Image | ImageError:
+    try:
+        return dicom.decode(content, limits, modality, is_clean)
+    except ImageError as refused:
+        # Whose it is must be known even so: a patient who is forgotten takes it along.
+        return ImageError(refused.code, dicom.patient_of(content, limits))

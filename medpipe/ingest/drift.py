@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -38,6 +39,20 @@ def drift(records: DataFrame, mapping: Mapping) -> DataFrame:
     wanted = whole.select("source_table", F.explode(read[F.col("source_table")]).alias("column_name"), "num_rows")
     missing = wanted.join(seen, on=["source_table", "column_name"], how="left_anti")
     return unknown.unionByName(missing.withColumn("drift", F.lit("MISSING_COLUMN")))
+
+
+def named_after(found: DataFrame, hide: Callable[[Column], Column], patients: DataFrame) -> DataFrame:
+    """column_name, unique: unknown columns whose name is a patient's id, or has it for a part.
+
+    Args:
+        found: of phi.schema_drift. hide: makes pseudonyms of patients' ids, in whatever spelling.
+        patients: patient_id, pseudonyms.
+    """
+    names = found.where("drift = 'UNKNOWN_COLUMN'").select("column_name").distinct()
+    parts = [F.split("column_name", pattern) for pattern in ("[^A-Za-z0-9-]+", "[^A-Za-z0-9]+")]
+    told = names.withColumn("part", F.explode(F.array_distinct(F.concat(F.array("column_name"), *parts))))
+    told = told.withColumn("patient_id", hide(F.col("part")))
+    return told.join(patients, on="patient_id", how="left_semi").select("column_name").distinct()
 
 
 def _known(mapping: Mapping, tables: list[str]) -> tuple[Column, Column]:

@@ -6,6 +6,7 @@ A mapping says which delivered tables there are and, for each, what rows of silv
 import hashlib
 import re
 import tomllib
+from collections.abc import Collection
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from importlib import resources
@@ -20,6 +21,8 @@ IDS = ("integer", "text", "reference")
 DELETED = "deleted/"
 # What such a row is for, in the place of a table of silver.
 DELETION = "deletion"
+# And a row that only tells others something; see Mapping.beside.
+BESIDE = "beside"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Meaning:
 
     Attributes:
         table: delivered table, lower case.
-        silver: table of silver the row is for; DELETION: it takes a row back.
+        silver: table of silver the row is for; DELETION: it takes a row back; BESIDE: it gives others columns.
         part: where one delivered row gives several rows, what tells the others from the first; else "".
         when: only rows with a value in this column (or, after `|`, that one), or where it is the text after `=` or is
             not that after `!=`; a part for which it does not hold was never delivered.
@@ -106,7 +109,9 @@ class Mapping:
         answers: delivered text -> vocabulary and code, of answers that are no codes.
         has_partial_dates: 2024 and 2024-02 are dates, their first day.
         old_births: before (a year), add_years: birth dates that hide an age above 89 (MIMIC: 300 years back).
-        beside: table, key, columns: other rows that share the key get these columns of that table's row.
+        beside: table, key, columns: other rows that share the key get these columns of that table's row, under the name
+            before the `=` where the columns are a table; `when`, a column and after `=` its text, chooses the row. A
+            table without [[rows]] is there for others alone.
     """
 
     name: str
@@ -129,7 +134,21 @@ class Mapping:
         return {table: [m.source_table for m in self.meanings if m.table == table] for table in self.required}
 
     def columns(self, table: str) -> set[str]:
-        """Every column of a delivered table that is read, those that `beside` gives it left out."""
+        """Every column of a delivered table that is read, those that the row beside it gives left out."""
+        is_beside = table == self.beside.get("table")
+        told = self.beside["columns"] if is_beside else {}
+        given = {name for name in self.taken() if told.get(name) != name}
+        return self._read(table) - given | {*told.values(), *([self.beside["key"]] if is_beside else [])}
+
+    def taken(self) -> set[str]:
+        """The columns that rows get from the row beside them."""
+        return set(self.beside.get("columns", ()))
+
+    def takers(self) -> list[str]:
+        """Tables of which a column is read that the row beside gives, sorted."""
+        return sorted(table for table in self.required if self._read(table) & self.taken())
+
+    def _read(self, table: str) -> set[str]:
         own = [m for m in self.meanings if m.table == table]
         several = [
             name for m in own for f in fields(Meaning) if f.type == tuple[str, ...] for name in getattr(m, f.name)
@@ -137,8 +156,15 @@ class Mapping:
         conditions = [re.split("!?=", told)[0] for m in own for told in (m.when, m.value_when, m.withdrawn_when)]
         # An offset may be from a moment itself.
         offsets = [name for m in own for name in (m.offset_from, m.offset_less) if not name[:1].isdigit()]
-        given = self.beside["columns"] if self.beside and self.beside["table"] != table else ()
-        return {*self.required[table], *several, *conditions, *offsets} - {"", *given}
+        return {*self.required[table], *several, *conditions, *offsets} - {""}
+
+    def only_beside(self) -> str:
+        """The table whose rows are there for others alone; "" for none."""
+        return next((meaning.table for meaning in self.meanings if meaning.silver == BESIDE), "")
+
+    def for_tables(self, tables: Collection[str]) -> "Mapping":
+        """What a delivery of these tables needs of the mapping: nothing beside where that table is not one of them."""
+        return self if self.beside.get("table") in tables else replace(self, beside={})
 
     def withdrawn_by(self, table: str) -> list[Meaning]:
         """What goes with a deleted row of the table: the row itself, and its parts that have its id.
@@ -196,6 +222,9 @@ def parsed(name: str, text: str) -> Mapping:
         for row in raw.get("rows", [])
         for each in row.get("each", [""])
     )
+    beside = _beside(raw["beside"]) if "beside" in raw else {}
+    if beside and all(meaning.table != beside["table"] for meaning in meanings):
+        meanings += (Meaning(beside["table"], BESIDE),)
     found = Mapping(
         name=name,
         doc=raw.get("doc", ""),
@@ -203,14 +232,20 @@ def parsed(name: str, text: str) -> Mapping:
         required=required,
         meanings=meanings,
         has_partial_dates=raw.get("has_partial_dates", False),
-        **{table: raw.get(table, {}) for table in tables},
+        **{table: raw.get(table, {}) for table in tables} | {"beside": beside},
     )
     _require_whole(found)
     # Concepts are nobody's records, and old events still carry them.
-    rows = (meaning for meaning in meanings if not meaning.part and meaning.silver != "silver.concept")
+    rows = (m for m in meanings if not m.part and m.silver not in ("silver.concept", BESIDE))
     deletions = tuple(_deletion(row) for row in rows)
     needed = {d.table: _needed(d, required[d.table.removeprefix(DELETED)]) for d in deletions}
     return replace(found, required=required | needed, meanings=meanings + deletions)
+
+
+def _beside(told: dict) -> dict:
+    """As Mapping.beside, `columns` as new name -> column."""
+    columns = told.get("columns", {})
+    return told | {"columns": columns if isinstance(columns, dict) else {name: name for name in columns}}
 
 
 def _deletion(row: Meaning) -> Meaning:
@@ -263,7 +298,7 @@ def _require_whole(mapping: Mapping) -> None:
         if parts.count("") != 1 or len(set(parts)) != len(parts):
             wrong.append(f"{table} has parts {parts}, expected one without and the others all different")
     for meaning in mapping.meanings:
-        if meaning.silver not in SILVER:
+        if meaning.silver not in (*SILVER, BESIDE):
             wrong.append(f"{meaning.source_table} is for {meaning.silver}, expected one of {', '.join(SILVER)}")
         if meaning.silver == "silver.event" and meaning.kind not in EVENT_KINDS:
             wrong.append(f"{meaning.source_table} has kind {meaning.kind!r}, expected one of {', '.join(EVENT_KINDS)}")

@@ -14,12 +14,12 @@ FATES = ("accepted", "quarantined", "duplicate")
 @dataclass(frozen=True)
 class Counts:
     """Rows of a delivery, and of the parts of rows that give several, by fate; how many were refused for what; and how
-    many of the accepted rows are deletions, which themselves stand nowhere in silver."""
+    many of the accepted rows stand nowhere in silver themselves: deletions, and those that only stand beside others."""
 
     rows: dict[str, int]
     parts: dict[str, int]
     reasons: dict[str, int]
-    num_deletions: int = 0
+    num_apart: int = 0
 
     @property
     def of_run(self) -> dict[str, int]:
@@ -32,22 +32,23 @@ class Counts:
         }
 
 
-def counted(fates: DataFrame, refused: DataFrame) -> Counts:
+def counted(fates: DataFrame, refused: DataFrame, beside: str = "") -> Counts:
     """In one query; every fate has a number, a row with two reasons counts for both.
 
     Args:
         fates: of phi.fate. refused: of phi.quarantine.
+        beside: the table whose rows only stand beside others; "" for none.
     """
-    of = F.when(F.col("source_table").startswith(DELETED), "deletion")
+    of = F.when(F.col("source_table").startswith(DELETED) | (F.col("source_table") == beside), "apart")
     kind = of.when(F.col("source_table").contains("."), "part").otherwise("row").alias("of")
     by_fate = fates.groupBy(kind, F.col("fate").alias("code")).count()
     codes = refused.select(F.explode("reasons").alias("code"))
     found = by_fate.unionByName(codes.groupBy(F.lit("reason").alias("of"), "code").count()).collect()
     numbers = {(row.of, row.code): row["count"] for row in found}
-    own, parts, deletions = ({fate: numbers.get((of, fate), 0) for fate in FATES} for of in ("row", "part", "deletion"))
-    rows = {fate: own[fate] + deletions[fate] for fate in FATES}
+    own, parts, apart = ({fate: numbers.get((of, fate), 0) for fate in FATES} for of in ("row", "part", "apart"))
+    rows = {fate: own[fate] + apart[fate] for fate in FATES}
     reasons = {code: number for (of, code), number in numbers.items() if of == "reason"}
-    return Counts(rows, parts, reasons, deletions["accepted"])
+    return Counts(rows, parts, reasons, apart["accepted"])
 
 
 def require(
@@ -61,7 +62,7 @@ def require(
         published: silver table -> rows.
         num_withdrawn: those of them that take back rows of earlier deliveries.
     """
-    accepted = sum(published.values()) - num_withdrawn + counts.num_deletions
+    accepted = sum(published.values()) - num_withdrawn + counts.num_apart
     both = {fate: counts.rows[fate] + counts.parts[fate] for fate in FATES}
     if delivered != sum(counts.rows.values()) or (both["accepted"], both["quarantined"]) != (accepted, quarantined):
         told = f"{counts.rows} and for parts {counts.parts}" if any(counts.parts.values()) else counts.rows

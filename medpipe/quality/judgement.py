@@ -6,6 +6,8 @@ from pyspark.sql import functions as F
 from medpipe.mappings.mapping import DELETION
 
 NAME = ("source_table", "record_hash", "occurrence")
+# Nobody is known to have lived longer. Source: Robine and Allard, Science 279, 1998 (J. Calment, 122 years).
+MAX_AGE_YEARS = 122
 
 
 def judged(rows: DataFrame, persons: DataFrame, num_partitions: int) -> DataFrame:
@@ -15,8 +17,9 @@ def judged(rows: DataFrame, persons: DataFrame, num_partitions: int) -> DataFram
 
     Args:
         rows: every delivered row: the bronze name, `silver` (the table it is for), person_id, record_id (what names the
-            record among its table's and person's; null where nothing does), happened_at, birth_date (of a patient),
-            faults, and corrupt and fault of what could not be read.
+            record among its table's and person's; null where nothing does), happened_at, birth_date and
+            started_at (of a patient, the latter where it tells an age), faults, and corrupt and fault of what could not
+            be read.
         persons: person_id (unique, every one of rows), pseudonym, birth_date (as delivered before; null: not so far).
     """
     # Rows of nobody would all meet in one partition.
@@ -30,8 +33,9 @@ def judged(rows: DataFrame, persons: DataFrame, num_partitions: int) -> DataFram
     # Which of several contents holds cannot be known.
     conflict = F.when(F.col("record_id").isNotNull() & (num_contents > 1), "KEY_CONFLICT")
     is_patient = F.col("silver") == "silver.patient"
+    too_old = F.when(is_patient & _is_too_old("birth_date", "started_at"), "IMPLAUSIBLE_AGE")
     alone = joined.withColumn("conflict", conflict)
-    accepted_patient = is_patient & (F.size("faults") == 0) & F.col("conflict").isNull()
+    accepted_patient = is_patient & (F.size("faults") == 0) & F.col("conflict").isNull() & too_old.isNull()
     own_birth_date = F.max(F.when(accepted_patient, F.col("birth_date"))).over(Window.partitionBy("home"))
     placed = alone.withColumn("born", F.coalesce(own_birth_date, "delivered_birth_date"))
     # A deletion needs no patient: its record may have gone with the patient, or never have come.
@@ -41,6 +45,7 @@ def judged(rows: DataFrame, persons: DataFrame, num_partitions: int) -> DataFram
         F.when(is_about_patient & F.col("born").isNull(), "UNKNOWN_PATIENT"),
         # A day's grace: the hospital's calendar day may begin before UTC's.
         F.when(is_about_patient & (F.col("happened_at") < F.date_sub("born", 1)), "BEFORE_BIRTH"),
+        F.coalesce(too_old, F.when(is_about_patient & _is_too_old("born", "happened_at"), "IMPLAUSIBLE_AGE")),
     )
     fate = F.when(F.col("occurrence") > 1, "duplicate").when(F.size("reasons") > 0, "quarantined").otherwise("accepted")
     decided = placed.withColumn("reasons", reasons).withColumns({"fate": fate, "patient_id": F.col("pseudonym")})
@@ -69,6 +74,11 @@ def gaps(accepted: DataFrame, encounters: DataFrame) -> DataFrame:
         .groupBy("source_table", "gap")
         .agg(F.count("*").alias("num_rows"))
     )
+
+
+def _is_too_old(born: str, at: str) -> Column:
+    """Whether somebody born on that day had outlived MAX_AGE_YEARS at a moment."""
+    return F.add_months(born, 12 * (MAX_AGE_YEARS + 1)) <= F.col(at)
 
 
 def _reasons(*more: Column) -> Column:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from medpipe.imaging import blocks
 from medpipe.imaging.dicom import MODALITIES
-from medpipe.imaging.formats import Image
+from medpipe.imaging.formats import Image, ImageError
 
 CODES = {
     "BAD_LABEL": "the label is no whole number from 0 to 999",
@@ -109,18 +109,22 @@ def name_of(row: dict, place: int) -> str:
     return hashlib.sha256(f"{row['record_hash']}/{place}".encode()).hexdigest()[:32]
 
 
+def whose(row: dict, image: Image | ImageError | None) -> dict:
+    """What DECODED says of the patient: the manifest's word, else the file's own; None where neither tells."""
+    own = canonical_id(_fields(row).get("patient_id"))
+    in_file = image.patient if image and is_identifier(image.patient or "") else None
+    return {"patient_key": own or canonical_id(in_file), "is_own_patient": own is not None}
+
+
 def told(row: dict, place: int, image: Image) -> dict:
     """What DECODED says of an accepted image beside its pixels."""
     fields = _fields(row)
-    own_patient = canonical_id(fields.get("patient_id"))
     label = image.label if image.label is not None else fields.get("label")
     slices, rows, columns = image.spacing_mm
     centre, width = image.window or (None, None)
-    return {
+    return whose(row, image) | {
         # A file that is delivered again under the same name with the same content is the same image.
         "image_key": f"{row['file']}\0{place}\0{row['sha256']}",
-        "patient_key": own_patient or canonical_id(image.patient),
-        "is_own_patient": own_patient is not None,
         "series_key": image.series,
         "instance_number": image.instance_number,
         "modality": image.modality or fields.get("modality"),

@@ -23,7 +23,7 @@ from medpipe.errors import DataError
 from medpipe.imaging import masks
 from medpipe.imaging.formats import Image, ImageError, Limits
 from medpipe.imaging.reading import content_of, images, place_of
-from medpipe.standardise.image_rows import DECODED, in_blocks, name_of, own_reasons, reasons_of, told
+from medpipe.standardise.image_rows import DECODED, in_blocks, name_of, own_reasons, reasons_of, told, whose
 
 UNREAD = {"FIELD_COUNT", "KEY_CONFLICT", "NOT_IN_MANIFEST"}
 # Files of a task: enough to be worth one, few enough that many cores share a delivery.
@@ -41,8 +41,8 @@ def decoded(received: DataFrame, folder: Path, limits: Limits) -> DataFrame:
     """Columns DECODED: a row for each block of each image, block 0 alone for one that is not accepted.
 
     record_hash names the image: of an archive's it is made of the archive's and the place in it. image_key,
-    patient_key, series_key, file and raw (of a refused one, its manifest row as JSON) are the hospital's own and must
-    not leave.
+    patient_key (of a refused one too, where it is told), series_key, file and raw (of a refused one, its manifest row
+    as JSON) are the hospital's own and must not leave.
 
     Args:
         received: bronze.image of one delivery. folder: where its files lie, for every executor.
@@ -106,20 +106,20 @@ class Decoder:
             if row["occurrence"] > 1:
                 yield _named(row, place) | {"reasons": [], "fate": "duplicate"}
             elif known or codes:
-                yield _refused(row, place, [*known, *codes])
+                yield _refused(row, place, [*known, *codes], image)
             else:
                 accepted = {"reasons": [], "fate": "accepted", "has_mask": mask is not None}
                 yield from in_blocks(_named(row, place) | accepted | told(row, place, image), image, mask)
 
-    def _judged(self, row: dict) -> Iterator[tuple[Image | None, np.ndarray | None, list[str]]]:
-        """Image, mask and what is wrong with them, as often as the file declares images."""
+    def _judged(self, row: dict) -> Iterator[tuple[Image | ImageError, np.ndarray | None, list[str]]]:
+        """Image (or what refuses it), mask and what is wrong with them, as often as the file declares images."""
         found = self._images(row)
         last: Image | ImageError | None = None
         for _ in range(row["num_images"]):
             # What ends a file early refuses the images it still declares.
             last = next(found, last if isinstance(last, ImageError) else ImageError("FALSE_SIZE"))
             if isinstance(last, ImageError):
-                yield None, None, [last.code]
+                yield last, None, [last.code]
                 continue
             codes, mask = own_reasons(last), None
             try:
@@ -180,8 +180,9 @@ def _named(row: dict, place: int) -> dict:
     }
 
 
-def _refused(row: dict, place: int, codes: Iterable[str]) -> dict:
-    return _named(row, place) | {"reasons": sorted(set(codes)), "fate": "quarantined", "raw": row["raw"]}
+def _refused(row: dict, place: int, codes: Iterable[str], image: Image | ImageError | None = None) -> dict:
+    said = {"reasons": sorted(set(codes)), "fate": "quarantined", "raw": row["raw"]}
+    return _named(row, place) | said | whose(row, image)
 
 
 def _prepared(decoder: Decoder) -> Callable[[dict], Iterable[dict]]:

@@ -191,3 +191,10 @@ def test_pydicoms_odd_files_are_each_decoded_or_refused_by_a_code(shared_data):
     same = [image.pixels for name, image in decoded.items() if name.startswith("MR_small")]
     assert len(same) == 7 and all((pixels == same[0]).all() for pixels in same)
     assert decoded["CT_small.dcm"].pixels.min() == -896
+
+
+def test_whose_a_refused_object_is_stays_known_where_its_header_can_be_read():
+    whole = dicom(Modality="US")
+    refused = [dicom(None), dicom(None, deflate=True), whole, dicom()[:-20], dicom(RescaleSlope=0, RescaleIntercept=0)]
+    assert [read(content).patient for content in refused] == ["MRN-7"] * 5
+    assert [read(content).patient for content in (whole[:140], dicom(None, PatientID=None))] == [None, None]

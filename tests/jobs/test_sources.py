@@ -79,6 +79,8 @@ def test_stays_of_physionet_are_told_by_their_files(spark, shared_data, tmp_path
     assert fates(work) == [num_rows, num_rows, 0, 0]
     lake = work.lake.for_run("")
     assert lake.read("silver.patient").count() == lake.read("silver.encounter").count() == 3
+    sexes = {row.sex: row["count"] for row in lake.read("silver.patient").groupBy("sex").count().collect()}
+    assert sexes == {"female": 2, "male": 1}
     # Height and weight of the first stay are -1: not known.
     unknown = lake.read("silver.event").where("concept = 'PhysioNet2012:Height' and value is null")
     assert unknown.count() == 2

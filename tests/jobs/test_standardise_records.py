@@ -1,16 +1,19 @@
 import gzip
 import json
 import shutil
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
-from medpipe import job, keys
+from medpipe import job, keys, staging
 from medpipe.errors import DataError, UsageError
 from medpipe.jobs import ingest_records, standardise_records
 from medpipe.privacy.sealing import NUM_KEY_BYTES, unseal
+from medpipe.stream.reader import read
+from medpipe.stream.shards import plan
 from tests.deliveries import KEY, PERSON, deliver, first_night, second_night
 from tests.faults import crashes
 from tests.jobs.conftest import open_at
@@ -108,6 +111,23 @@ def test_times_are_utc_units_are_one_and_what_is_missing_is_reported(loaded_work
         ("condition_occurrence", "UNMAPPED_CONCEPT"): 1,
         ("measurement", "NO_UNIT"): 1,
     }
+
+
+def test_a_time_comes_back_from_a_staged_shard_as_it_stands_in_silver(loaded_work, tmp_path):
+    lake = loaded_work.lake.for_run("")
+    events = lake.read("silver.event").select("event_id", F.unix_micros("event_at").alias("at"))
+    columns, version = ["event_id", "event_at", "source"], lake.version("silver.event")
+    snapshot = staging.readable(
+        lake.spark, lake.path("silver.event"), str(tmp_path / "staged"), {"source": "omop"}, columns, version
+    )
+    assert snapshot.staged == "PARTITION_COLUMN"
+    found = pa.Table.from_batches(
+        batch for shard in plan(snapshot.files, 100) for batch in read(shard.url, shard.row_groups, columns, 100)
+    )
+    micros = found["event_at"].cast(pa.timestamp("us")).cast(pa.int64()).to_pylist()
+    assert sorted(zip(found["event_id"].to_pylist(), micros, strict=True)) == sorted(map(tuple, events.collect()))
+    # 09:30 in Vienna.
+    assert int(datetime(2025, 5, 1, 7, 30, tzinfo=UTC).timestamp() * 1_000_000) in micros
 
 
 def test_the_same_drug_id_of_two_persons_is_two_records(loaded_work):

@@ -46,6 +46,17 @@ def test_with_a_deleted_row_go_its_parts_but_not_what_other_rows_tell_too():
     assert [m.source_table for m in mapping.load("eicu").withdrawn_by("patient")] == ["patient"]
 
 
+def test_a_table_without_rows_of_its_own_stands_beside_others_and_is_left_out_where_it_did_not_come():
+    omop = mapping.load("omop")
+    assert (omop.only_beside(), omop.takers(), "deleted/location" in omop.required) == ("location", ["person"], False)
+    assert omop.columns("location") == {"location_id", "state", "zip"}
+    assert not omop.columns("person") & {"state", "zip"}
+    assert omop.for_tables(["person"]).takers() == [] and omop.for_tables(["person", "location"]) == omop
+    physionet = mapping.load("physionet2012")
+    assert (physionet.only_beside(), physionet.takers()) == ("", ["set-a"])
+    assert "gender" not in physionet.columns("set-a")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from medpipe import checkpoints, recipes
-from medpipe.errors import DataError
+from medpipe.errors import DataError, MissingEnvironmentError
 from medpipe.recipes import RISK_GRU, Trained
 from medpipe.score import isolation
 from medpipe.score.isolation import Isolated
@@ -126,5 +126,5 @@ def test_rows_that_kill_only_together_fail_the_shard(scorer, shard):
 
 
 def test_what_the_scorer_raises_is_raised(scorer, shard):
-    with pytest.raises(DataError, match="WEIGHTS_CHANGED: .* has sha256 .*, registered is 0000"):
+    with pytest.raises(MissingEnvironmentError, match="WEIGHTS_CHANGED: .* has sha256 .*, registered is 0000"):
         scored(Isolated(scorer(sha256="0" * 64)), shard)

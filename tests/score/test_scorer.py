@@ -12,7 +12,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 
 from medpipe import checkpoints, contracts
-from medpipe.errors import DataError, raised_by_worker
+from medpipe.errors import DataError, MissingEnvironmentError, raised_by_worker
 from medpipe.recipes import RISK_GRU, Trained, predict
 from medpipe.score.outputs import error_rows, placed, score_rows
 from medpipe.score.scorer import SCORED, Scorer
@@ -124,7 +124,7 @@ def test_a_shard_with_other_rows_than_planned_fails(spark, table, scorer):
 def test_a_changed_model_is_not_used(registered, scorer):
     _, folder, _ = registered
     other = Scorer(RISK_GRU, "0" * 64, partial(checkpoints.load, folder, "0" * 64))
-    with pytest.raises(DataError, match="WEIGHTS_CHANGED"):
+    with pytest.raises(MissingEnvironmentError, match="WEIGHTS_CHANGED"):
         list(other(iter([])))
 
 

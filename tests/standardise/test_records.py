@@ -183,3 +183,27 @@ def test_every_code_that_an_event_names_is_looked_for_once(spark):
 def test_a_row_with_bytes_that_were_no_text_says_so(spark):
     row = {"person_id": "1", "gender_concept_id": "8507", "year_of_birth": "1960", "person_source_value": "M\ufffdller"}
     assert list(silver(spark, "omop", "person", row)["person", "h0"].faults) == ["ENCODING"]
+
+
+def test_a_person_has_the_state_and_zip_code_of_the_location_it_names(spark):
+    ann = {"person_id": "1", "gender_concept_id": "8532", "year_of_birth": "1950", "location_id": "7"}
+    rows = bronze(spark, "person", ann, ann | {"person_id": "2", "location_id": "9"}).union(
+        bronze(spark, "location", {"location_id": "7", "state": "Kansas", "zip": "67216-1830", "city": "Wichita"})
+    )
+    found = {
+        (row.source_table, row.record_hash): row
+        for row in silver_rows(rows, mapping.load("omop"), "UTC", units.shipped()).collect()
+    }
+    told = [(found["person", hash_].state, found["person", hash_].postcode) for hash_ in ("h0", "h1")]
+    assert told == [("KS", "67216"), (None, None)]
+    location = found["location", "h0"]
+    assert (location.silver, location.person_id, list(location.faults)) == ("beside", None, [])
+
+
+def test_the_sex_of_a_stay_stands_in_a_row_of_its_own(spark):
+    told = [("1.txt", "Age", "54"), ("1.txt", "Gender", "0"), ("2.txt", "Age", "60"), ("2.txt", "Gender", "-1")]
+    told += [("3.txt", "Age", "70"), ("4.txt", "Gender", "1"), ("4.txt", "Age", "71")]
+    rows = [{"_file": file, "time": "00:00", "parameter": name, "value": value} for file, name, value in told]
+    found = silver(spark, "physionet2012", "set-a", *rows)
+    sexes = {row.person_id: row.sex for row in found.values() if row.silver == "silver.patient"}
+    assert sexes == {"1.txt": "female", "2.txt": "unknown", "3.txt": "unknown", "4.txt": "male"}
