@@ -59,8 +59,7 @@ def main(run: job.Run) -> None:
     rows = content.marked(listed(lists), offer).withColumns(as_of)
     written = lake.replace(rows, "gold.recommendation", where=run.partition)
     lake.replace(blocked(lists, pairs).withColumns(as_of), "gold.recommendation_blocked", where=run.partition)
-    origin = as_of | {"recipe": F.lit("blend"), "split": F.lit("time_ordered")}
-    rows = measured(run, rated, patients, offer.known, rules).withColumns(origin)
+    rows = measured(run, rated, patients, offer.known, rules).withColumns(as_of | {"recipe": F.lit("blend")})
     lake.replace(rows, "gold.model_metric", where=run.partition | {"recipe": "blend"})
     run.counts |= {"rows_in": patients.count(), "rows_out": written.num_rows}
 
@@ -156,15 +155,19 @@ def require_all(num_asked: int, num_told: int) -> None:
 def measured(run: job.Run, rated: DataFrame, patients: DataFrame, names: Catalogue, rules: Rules) -> DataFrame:
     """Figures of the blend, of its parts and of popularity, all told nothing of what is held out.
 
+    Held out are whole patients, and the last treatments of the others; of both kinds nothing is looked at that happened
+    from the first of these treatments on.
+
     No safety table keeps anything out of these lists: what was given in the past was given. How often they would hold
     an interaction is one of the figures.
     """
     lake, settings = run.lake, run.settings
     if not names.treatments:
-        return lake.read("gold.model_metric").drop("as_of", "recipe", "split", "run_id").limit(0)
+        return lake.read("gold.model_metric").drop("as_of", "recipe", "run_id").limit(0)
     held = ranking.RankingSettings(top_k=settings.recommend.top_k)
-    known, later = (part.persist() for part in ranking.time_ordered_split(rated, held))
-    first = later.groupBy("patient_id").agg(F.min("rated_at").alias("until"))
+    known, later = (part.persist() for part in ranking.both_splits(rated, held))
+    first = later.groupBy("patient_id", "split").agg(F.min("rated_at").alias("until"))
+    splits, first = first.select("patient_id", "split"), first.drop("split")
     frame = names.frame(lake.spark)
     rows = histories(known, features_of(run, first), patients, frame)
     population = in_blocks(rows, len(names.treatments), len(names.features))
@@ -178,7 +181,8 @@ def measured(run: job.Run, rated: DataFrame, patients: DataFrame, names: Catalog
     wanted = histories(later, features_of(run, first).limit(0), patients, frame).select("patient_id", "treatments")
     asked = population.rows.join(wanted.withColumnRenamed("treatments", "later"), on="patient_id", how="inner")
     groups = subgroups(lake.read("silver.patient", run.as_of), run.as_of)
-    return figures(measure(asked, judged).persist(), groups, "popularity", judged)
+    rows = measure(asked, judged).join(splits, on="patient_id", how="inner").persist()
+    return figures(rows, groups, "popularity", judged)
 
 
 if __name__ == "__main__":

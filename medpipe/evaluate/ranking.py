@@ -15,9 +15,12 @@ class RankingSettings:
 
     Attributes:
         held_out: share of a patient's treatments, the last ones, at least one.
+        held_out_patients: share of patients of whom everything is held out.
+        top_k: length of list.
     """
 
     held_out: float = 0.2
+    held_out_patients: float = 0.1
     top_k: int = 10
 
 
@@ -51,8 +54,22 @@ def patient_split(rated: DataFrame, settings: RankingSettings, seed: int) -> tup
         (known, later), columns of rated: everything of the patients who stay, and of those held out.
     """
     share = F.pmod(F.xxhash64(F.lit(seed), "patient_id"), F.lit(10_000)) / 10_000
-    is_later = share < settings.held_out
+    is_later = share < settings.held_out_patients
     return rated.where(~is_later), rated.where(is_later)
+
+
+def both_splits(rated: DataFrame, settings: RankingSettings, seed: int = 1) -> tuple[DataFrame, DataFrame]:
+    """Whole patients, and of all others the last treatments: models that learn from the rest are measured on both.
+
+    Args:
+        rated: as gold.rating; reads patient_id, treatment and rated_at.
+    Returns:
+        (known, later), columns of rated, and later's split: cold_start or time_ordered, the same for all of a patient.
+    """
+    others, new = patient_split(rated, settings, seed)
+    known, later = time_ordered_split(others, settings)
+    later = later.withColumn("split", F.lit("time_ordered"))
+    return known, later.unionByName(new.withColumn("split", F.lit("cold_start")))
 
 
 def _held_out(rated: DataFrame, order: list[Column], settings: RankingSettings) -> tuple[DataFrame, DataFrame]:

@@ -65,8 +65,9 @@ def fill(work):
     concepts = [(drug, f"drug {drug}", None, None, None, THEN, THEN, *origin) for drug in [*DRUGS, "A:1"]]
     shape = f"concept string, name string, domain string, vocabulary string, code string, {known}, {columns}"
     lake.append(spark.createDataFrame(concepts, shape), "silver.concept")
-    rated = [(DAY, patient, drug, 1.0, "orders", THEN) for patient in had for drug in sorted(had[patient])]
+    rated = [(DAY, patient, drug, 1.0, "orders", THEN, None) for patient in had for drug in sorted(had[patient])]
     shape = "as_of date, patient_id string, treatment string, rating double, basis string, rated_at timestamp"
+    shape += ", outcome double"
     lake.append(spark.createDataFrame(rated, shape), "gold.rating")
 
 
@@ -147,7 +148,10 @@ def test_everybody_is_counted_and_the_tables_in_force_are_told(lake):
 
 def test_treatments_nobody_has_had_stand_in_lists_by_their_classes(lake):
     rows = lake.read("gold.recommendation", DAY).where("path = 'content'").collect()
-    assert {row.treatment: row.classes for row in rows} == {"RX:90": ["even"], "RX:91": ["odd"]}
+    assert {row.treatment: row.classes for row in rows} == {"RX:90": ["even"]}
+    # What holds for the class holds for its newcomer.
+    stopped = lake.read("gold.recommendation_blocked", DAY).where("treatment = 'RX:91'").collect()
+    assert {row.reason for row in stopped} >= {"interaction", "interaction_in_list"}
     # Nobody has both it and what speaks for it, and its reasons are the patient's own.
     had, _ = record()
     for row in rows:
