@@ -166,8 +166,7 @@ def measured(run: job.Run, rated: DataFrame, patients: DataFrame, names: Catalog
         return lake.read("gold.model_metric").drop("as_of", "recipe", "run_id").limit(0)
     held = ranking.RankingSettings(top_k=settings.recommend.top_k)
     known, later = (part.persist() for part in ranking.both_splits(rated, held))
-    first = later.groupBy("patient_id", "split").agg(F.min("rated_at").alias("until"))
-    splits, first = first.select("patient_id", "split"), first.drop("split")
+    first = later.groupBy("patient_id").agg(F.min("rated_at").alias("until"))
     frame = names.frame(lake.spark)
     rows = histories(known, features_of(run, first), patients, frame)
     population = in_blocks(rows, len(names.treatments), len(names.features))
@@ -181,7 +180,7 @@ def measured(run: job.Run, rated: DataFrame, patients: DataFrame, names: Catalog
     wanted = histories(later, features_of(run, first).limit(0), patients, frame).select("patient_id", "treatments")
     asked = population.rows.join(wanted.withColumnRenamed("treatments", "later"), on="patient_id", how="inner")
     groups = subgroups(lake.read("silver.patient", run.as_of), run.as_of)
-    rows = measure(asked, judged).join(splits, on="patient_id", how="inner").persist()
+    rows = measure(asked, judged).withColumn("split", ranking.split_of(held)).persist()
     return figures(rows, groups, "popularity", judged)
 
 

@@ -53,23 +53,31 @@ def patient_split(rated: DataFrame, settings: RankingSettings, seed: int) -> tup
     Returns:
         (known, later), columns of rated: everything of the patients who stay, and of those held out.
     """
-    share = F.pmod(F.xxhash64(F.lit(seed), "patient_id"), F.lit(10_000)) / 10_000
-    is_later = share < settings.held_out_patients
+    is_later = _is_new(settings, seed)
     return rated.where(~is_later), rated.where(is_later)
 
 
 def both_splits(rated: DataFrame, settings: RankingSettings, seed: int = 1) -> tuple[DataFrame, DataFrame]:
-    """Whole patients, and of all others the last treatments: models that learn from the rest are measured on both.
+    """Whole patients, and of all others the last treatments: one model that learns from the rest is measured on both.
 
     Args:
         rated: as gold.rating; reads patient_id, treatment and rated_at.
     Returns:
-        (known, later), columns of rated, and later's split: cold_start or time_ordered, the same for all of a patient.
+        (known, later), columns of rated; `split_of` says which patients are which.
     """
     others, new = patient_split(rated, settings, seed)
     known, later = time_ordered_split(others, settings)
-    later = later.withColumn("split", F.lit("time_ordered"))
-    return known, later.unionByName(new.withColumn("split", F.lit("cold_start")))
+    return known, later.unionByName(new)
+
+
+def split_of(settings: RankingSettings, seed: int = 1) -> Column:
+    """cold_start for a patient_id of whom `both_splits` holds out everything, else time_ordered."""
+    return F.when(_is_new(settings, seed), "cold_start").otherwise("time_ordered")
+
+
+def _is_new(settings: RankingSettings, seed: int) -> Column:
+    share = F.pmod(F.xxhash64(F.lit(seed), "patient_id"), F.lit(10_000)) / 10_000
+    return share < settings.held_out_patients
 
 
 def _held_out(rated: DataFrame, order: list[Column], settings: RankingSettings) -> tuple[DataFrame, DataFrame]:

@@ -97,7 +97,7 @@ def recommendation(work: job.Workplace, folder: Path, as_of: date) -> dict:
     held = ranking.RankingSettings()
     rated = work.lake.for_run("").read("gold.rating", as_of).drop("as_of", "run_id")
     known, later = ranking.both_splits(rated, held)
-    later = later.where("split = 'time_ordered'")
+    later = later.where(ranking.split_of(held) == "time_ordered")
     lists = oracle_lists(folder, known.select("patient_id", "treatment").toPandas())
     frame = work.lake.spark.createDataFrame(lists, "patient_id string, rank int, treatment string")
     oracle = ranking.per_patient(frame, later, held).agg(F.avg("ndcg")).first()[0]

@@ -92,7 +92,7 @@ def compare(data: Data, names: list[str], classes: dict[str, tuple[str, ...]], s
     histories = data.histories(past, asked)
     of_content = WithNew(served.model, weights).scores(histories)
     of_class = WithNew(popularity(served.counted), weights).scores(histories)
-    found = ndcg_of_new(theirs, len(known), draw, content=of_content, popularity_of_class=of_class)
+    found = ndcg_of_new(theirs, len(known), draw, of_content, of_class)
 
     wanted = sparse.hstack([later, theirs], format="csr")
     lists = best_left(of_content, past, TOP_K)
@@ -119,14 +119,23 @@ def parted(had: sparse.csr_matrix, draw: np.random.Generator) -> tuple[sparse.cs
 
 
 def ndcg_of_new(
-    theirs: sparse.csr_matrix, num_known: int, draw: np.random.Generator, **scores: np.ndarray
+    theirs: sparse.csr_matrix,
+    num_known: int,
+    draw: np.random.Generator,
+    of_content: np.ndarray,
+    of_class: np.ndarray,
 ) -> dict[str, float]:
-    """Of the new treatments alone, by each model's scores of them and at random."""
+    """Of the new treatments alone; scores (B, M + F)."""
     nothing = sparse.csr_matrix(theirs.shape)
-    of_new = {name: found[:, num_known:] for name, found in scores.items()} | {"random": draw.random(theirs.shape)}
+    content, by_class, random = (
+        np.nanmean(measured(best_left(scores, nothing, TOP_K), theirs)[:, NDCG])
+        for scores in (of_content[:, num_known:], of_class[:, num_known:], draw.random(theirs.shape))
+    )
     return {
-        f"NDCG@10 among new ones, by {name}": np.nanmean(measured(best_left(found, nothing, TOP_K), theirs)[:, NDCG])
-        for name, found in of_new.items()
+        "NDCG@10 among new ones, by content": content,
+        "  by popularity of their classes": by_class,
+        "  at random": random,
+        "  by content above popularity": content - by_class,
     }
 
 

@@ -43,7 +43,8 @@ def test_a_random_split_follows_the_seed_and_a_split_of_patients_keeps_each_whol
 def test_both_splits_hold_out_whole_patients_and_the_last_treatments_of_all_others(spark):
     rows = [(f"p{patient}", f"t{treatment}", treatment) for patient in range(40) for treatment in range(5)]
     rated = spark.createDataFrame(rows, "patient_id string, treatment string, rated_at int")
-    known, later = (part.collect() for part in ranking.both_splits(rated, SETTINGS))
+    known, later = ranking.both_splits(rated, SETTINGS)
+    known, later = known.collect(), later.withColumn("split", ranking.split_of(SETTINGS)).collect()
     assert {tuple(row) for row in known} | {tuple(row)[:3] for row in later} == set(rows)
     new = {row.patient_id for row in ranking.patient_split(rated, SETTINGS, 1)[1].collect()}
     assert {row.patient_id for row in later if row.split == "cold_start"} == new
