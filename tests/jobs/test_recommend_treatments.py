@@ -3,11 +3,12 @@ from collections import defaultdict
 from datetime import UTC, date, datetime
 
 import pytest
+from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from medpipe import cli
 from medpipe.errors import DataError
-from medpipe.jobs import recommend_treatments
+from medpipe.jobs import recommend_treatments, show_recommendations
 from medpipe.recommend.catalogue import catalogue
 from medpipe.recommend.content import offer
 from tests.jobs.conftest import open_at
@@ -201,6 +202,16 @@ def test_a_patients_list_is_shown_with_reasons_and_what_was_blocked(made, lake, 
     assert "UNKNOWN_PATIENT" in (said := capsys.readouterr().err) and "nobody" not in said
     assert cli.main([*words, row.patient_id, "--as-of", "2026-01-30"]) == 2
     assert "NO_LISTS: no lists as of 2026-01-30" in capsys.readouterr().err
+
+
+def test_a_line_of_a_new_treatment_names_the_classes_it_is_scored_by():
+    row = Row(rank=2, treatment="RX:90", score=0.5, reasons=[], rest=0.5, classes=["even", "small"])
+    assert show_recommendations.listed_line(row, {"RX:90": "drug"}) == [
+        "2",
+        "drug",
+        "0.500",
+        "+0.500 all else\nnew here, scored like others of even, small",
+    ]
 
 
 def test_lost_patients_are_a_fault():
