@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from medpipe import command, job, show
 from medpipe.errors import UsageError
+from medpipe.recommend.safety import FORMULARY
 from medpipe.tables import Lake
 
 
@@ -49,7 +50,7 @@ def printed(work: job.Workplace, args: argparse.Namespace) -> None:
                 for r in stopped
             ],
         )
-    elif lake.read("ops.safety", as_of).isEmpty():
+    elif lake.read("ops.safety", as_of).where(F.col("file") != FORMULARY).isEmpty():
         print("no safety tables were given that night (safety.folder): nothing but what the patient has was kept out")
 
 
