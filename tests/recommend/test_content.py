@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import sparse
 
@@ -8,11 +9,13 @@ from medpipe.recommend.catalogue import Catalogue
 from medpipe.recommend.content import OfKnown, WithNew
 from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
 from medpipe.recommend.gram import gram
-from medpipe.recommend.histories import Histories
+from medpipe.recommend.histories import Histories, to_batch
 from medpipe.recommend.linear import EaseSettings, ease, popularity
+from medpipe.recommend.lists import Lister
 from medpipe.recommend.population import InMemory
-from medpipe.recommend.served import Served
-from tests.recommend.drawn import NUM_TREATMENTS, drawn
+from medpipe.recommend.rules import rules_of
+from medpipe.recommend.served import RecommendSettings, Served
+from tests.recommend.drawn import NUM_FEATURES, NUM_TREATMENTS, drawn
 
 NAMES = Catalogue(["apixaban", "aspirin", "heparin", "warfarin"], ["old"])
 CLASSES = {
@@ -85,6 +88,28 @@ def test_parts_of_new_and_known_treatments_add_up_and_what_was_had_of_new_ones_c
     assert parts.totals(wide) == pytest.approx(np.take_along_axis(both.scores(wide), items, axis=1), abs=1e-9)
     assert (parts.of_treatments[wide.had.indices >= NUM_TREATMENTS] == 0).all()
     assert (parts.of_treatments[wide.had.indices < NUM_TREATMENTS] != 0).any()
+
+
+def test_lists_hold_new_treatments_but_not_those_had_whatever_the_batch(told):
+    wide, _, model = told
+    names = Catalogue([f"t{n:02}" for n in range(NUM_TREATMENTS + 2)], [f"f{n}" for n in range(NUM_FEATURES)])
+    # Like the two best-known ones, so that they stand in many lists.
+    best = np.argsort(-np.bincount(wide.had.indices, minlength=NUM_TREATMENTS))[:2]
+    rows = np.zeros((2, NUM_TREATMENTS))
+    rows[:, best] = 0.5
+    together = np.zeros((NUM_TREATMENTS + 2 + NUM_FEATURES, NUM_TREATMENTS + 2), np.int32)
+    both = WithNew(model, sparse.csr_matrix(rows))
+    lister = Lister(both, rules_of({}, names.treatments), names, together, RecommendSettings(top_k=5))
+    asked = to_batch(wide)
+    nothing = pa.array([[]] * asked.num_rows, pa.list_(pa.int32()))
+    asked = pa.RecordBatch.from_arrays([*asked.columns, nothing], names=[*asked.schema.names, "causes"])
+    found = pa.Table.from_batches(list(lister(iter([asked])))).to_pylist()
+    parts = [asked.slice(start, 23) for start in range(0, asked.num_rows, 23)]
+    assert pa.Table.from_batches(list(lister(iter(parts)))).to_pylist() == found
+    listed = [{place["treatment"] for place in row["listed"]} for row in found]
+    assert sum(bool(own & {"t30", "t31"}) for own in listed) > 50
+    had = wide.had.toarray() > 0
+    assert not any(own & {names.treatments[n] for n in np.flatnonzero(had[row])} for row, own in enumerate(listed))
 
 
 def test_what_patients_had_of_new_treatments_teaches_the_models_nothing(told):
