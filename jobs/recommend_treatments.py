@@ -36,7 +36,7 @@ from medpipe.recommend.served import fitted
         "ops.safety",
         "ops.recommended",
     ),
-    settings=("recommend", "als", "ease", "safety"),
+    settings=("recommend", "als", "ease", "blend", "safety"),
     extra=lambda work, options: {"safety": safety.digest(work.settings.safety.folder)},
 )
 def main(run: job.Run) -> None:
@@ -114,7 +114,8 @@ def made(run: job.Run, rows: DataFrame, offer: Offer, rules: Rules) -> DataFrame
     if not names.treatments:
         return nothing_listed(rows)
     population = in_blocks(rows, len(names.treatments), len(names.features))
-    served = fitted(OfKnown(population, len(offer.known.treatments)), settings.als, settings.ease)
+    taught = OfKnown(population, len(offer.known.treatments))
+    served = fitted(taught, settings.als, settings.ease, settings.blend)
     model, together = content.with_new(served, offer)
     events, midnight = run.lake.read("silver.event", run.as_of), run.lake.midnight(run.as_of)
     asked = with_causes(population.rows, events, rules, midnight, settings.safety.current_days)
@@ -170,9 +171,9 @@ def measured(run: job.Run, rated: DataFrame, patients: DataFrame, names: Catalog
     frame = names.frame(lake.spark)
     rows = histories(known, features_of(run, first), patients, frame)
     population = in_blocks(rows, len(names.treatments), len(names.features))
-    served = fitted(population, settings.als, settings.ease)
-    als, closed = served.model.models
-    models = {"blend": served.model, "exact_als": als, "ease": closed, "popularity": popularity(served.counted)}
+    served = fitted(population, settings.als, settings.ease, settings.blend)
+    models = {"blend": served.model, "popularity": popularity(served.counted)}
+    models |= dict(zip(("exact_als", "ease", "feature_ridge"), served.model.models, strict=True))
     share = served.counted.treatments.diagonal() / max(served.counted.num_patients, 1)
     # Of the known treatments; new ones stand behind them.
     interacts = rules.together[: len(share), : len(share)] if rules.together.any() else None

@@ -19,7 +19,7 @@ from medpipe.quality.thresholds import Threshold
 from medpipe.recommend.exact_als import ExactAlsSettings
 from medpipe.recommend.linear import EaseSettings
 from medpipe.recommend.safety import SafetySettings
-from medpipe.recommend.served import RecommendSettings
+from medpipe.recommend.served import BlendSettings, RecommendSettings
 from medpipe.recommend.similarity import SimilaritySettings
 from medpipe.score.settings import ScoreSettings
 from medpipe.train.settings import GanSettings, TrainSettings
@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     recommend: _strict(RecommendSettings) = Field(default_factory=dict)
     als: _strict(ExactAlsSettings) = Field(default_factory=dict)
     ease: _strict(EaseSettings) = Field(default_factory=dict)
+    blend: _strict(BlendSettings) = Field(default_factory=dict)
     safety: _strict(SafetySettings) = Field(default_factory=dict)
     similarity: _strict(SimilaritySettings) = Field(default_factory=dict)
     spark: dict[str, str] = Field(default_factory=dict)

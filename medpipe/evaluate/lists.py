@@ -1,4 +1,4 @@
-"""Figures of ranked lists, patient by patient, in numpy: one definition for tuning and for the table of figures.
+"""Figures of ranked lists, patient by patient, in numpy: one definition for the night's table and for the benchmarks.
 
 B patients, M treatments, K places.
 """

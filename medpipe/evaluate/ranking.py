@@ -115,33 +115,6 @@ def per_patient(lists: DataFrame, later: DataFrame, settings: RankingSettings) -
     )
 
 
-def comparison(measured: DataFrame, other: DataFrame, model: str, baseline: str, top_k: int) -> DataFrame:
-    """How a model and a baseline do on the same patients, and their difference, pair by pair, all in one pass.
-
-    Args:
-        measured, other: of per_patient, the model's and the baseline's.
-    Returns:
-        model, subgroup (all), metric, value, low, high, num_patients: means over patients with normal 95 % intervals;
-        none for one.
-    """
-    theirs = other.withColumnsRenamed({"ndcg": "other_ndcg", "recall": "other_recall"})
-    names = ("ndcg", "recall")
-    above = {name: F.col(name) - F.col(f"other_{name}") for name in names}
-    sides = (
-        [F.lit(model).alias("model"), *names, *(above[name].alias(f"{name}_above") for name in names)],
-        [
-            F.lit(baseline).alias("model"),
-            *(F.col(f"other_{name}").alias(name) for name in names),
-            *(F.lit(None).cast("double").alias(f"{name}_above") for name in names),
-        ],
-    )
-    joined = measured.join(theirs, on="patient_id", how="inner")
-    rows = joined.select(F.inline(F.array(*(F.struct(*side) for side in sides))), F.lit("all").alias("subgroup"))
-    values = {f"{name}_at_{top_k}": F.col(name) for name in names}
-    values |= {f"{name}_at_{top_k}_above_{baseline}": F.col(f"{name}_above") for name in names}
-    return means(rows, values, ("model", "subgroup"))
-
-
 def means(rows: DataFrame, values: dict[str, Column], keys: tuple[str, ...]) -> DataFrame:
     """Of each value, the mean over rows by keys, where it is not null.
 

@@ -1,9 +1,8 @@
 """Several models' scores as one: each in standard deviations of the patient's own scores, and weighed.
 
-B patients, M treatments, C models, D draws of weights.
+B patients, M treatments, C models.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +11,8 @@ from scipy import sparse
 from medpipe.recommend.histories import Histories
 from medpipe.recommend.parts import Model, Parts, rows_of
 
-# Rows of weights: a patient of whom no treatment is known, and everybody else.
-NEW, KNOWN = 0, 1
+# Rows of weights: a patient of whom few treatments are known, and everybody else.
+FEW, MANY = 0, 1
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,13 @@ class Blend:
 
     Attributes:
         models: C fitted models on the same catalogue.
-        weights: float64 (2, C): for patients without and with a known treatment.
+        weights: float64 (2, C): for patients of few known treatments, and of more.
+        few: who has fewer than so many has few; 1: who has none.
     """
 
     models: tuple[Model, ...]
     weights: np.ndarray
+    few: int = 1
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float64 (B, M). A model that says the same of every treatment adds nothing."""
@@ -51,7 +52,7 @@ class Blend:
 
     def _of_patients(self, histories: Histories) -> np.ndarray:
         """(B, C)."""
-        return self.weights[np.where(np.diff(histories.had.indptr) > 0, KNOWN, NEW)]
+        return self.weights[np.where(np.diff(histories.had.indptr) < self.few, FEW, MANY)]
 
 
 def moments(scores: np.ndarray, had: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
@@ -68,28 +69,3 @@ def moments(scores: np.ndarray, had: sparse.csr_matrix) -> tuple[np.ndarray, np.
     # Below the rounding of the scores themselves nothing differs.
     is_alike = variance <= (1e-9 * np.abs(scores).max(axis=1, initial=0)) ** 2
     return middle, np.where(is_alike, 0.0, 1 / np.sqrt(np.where(is_alike, 1.0, variance)))
-
-
-def drawn_weights(num_models: int, num_draws: int, seed: int) -> np.ndarray:
-    """float64 (D, C) for models in order, the best first: each row adds up to 1 and falls.
-
-    The first model alone, all alike, then at random.
-    """
-    draw = np.random.default_rng(seed)
-    random = np.sort(draw.dirichlet(np.full(num_models, 0.7), num_draws), axis=1)[:, ::-1]
-    return np.vstack([np.eye(num_models)[:1], np.full((1, num_models), 1 / num_models), random])[:num_draws]
-
-
-def quality_of_draws(
-    models: tuple[Model, ...],
-    draws: np.ndarray,
-    histories: Histories,
-    quality: Callable[[np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """float64 (D, ...): for each draw (D, C), the quality of the scores (B, M), summed over its last axis, patients."""
-    z = np.empty((len(models), *histories.had.shape))
-    for place, model in enumerate(models):
-        scores = model.scores(histories)
-        mean, spread = moments(scores, histories.had)
-        z[place] = (scores - mean[:, None]) * spread[:, None]
-    return np.array([quality(np.tensordot(draw, z, axes=1)).sum(axis=-1) for draw in draws])

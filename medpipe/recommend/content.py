@@ -179,11 +179,9 @@ def marked(listed: DataFrame, offer: Offer) -> DataFrame:
     Args:
         listed: treatment, path and more.
     Returns:
-        the columns of listed, path content for a new treatment, and classes (array<string>, empty for all others).
+        the columns of listed, path content for a new treatment, and classes (array<string>, null for all others).
     """
     columns = [pa.array(list(offer.new), pa.string()), pa.array(list(offer.new.values()), pa.list_(pa.string()))]
     new = listed.sparkSession.createDataFrame(pa.Table.from_arrays(columns, ["treatment", "classes"]))
     path = F.when(F.col("classes").isNull(), F.col("path")).otherwise("content")
-    none = F.array().cast("array<string>")
-    joined = listed.join(F.broadcast(new), on="treatment", how="left")
-    return joined.withColumns({"path": path, "classes": F.coalesce("classes", none)})
+    return listed.join(F.broadcast(new), on="treatment", how="left").withColumn("path", path)

@@ -29,10 +29,10 @@ class ExactAlsSettings:
 
     rank: int = 64
     iterations: int = 8
-    reg: float = 0.1
-    alpha: float = 1.0
-    kappa: float = 10.0
-    feature_reg: float = 10.0
+    reg: float = 0.2
+    alpha: float = 2.0
+    kappa: float = 20.0
+    feature_reg: float = 5.0
     seed: int = 1
 
 

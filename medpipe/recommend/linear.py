@@ -41,10 +41,18 @@ class Linear:
 
 @dataclass(frozen=True)
 class EaseSettings:
-    """reg: ridge penalty. feature_weight: how loud a feature is beside a treatment; 0 leaves features out."""
+    """How much is believed of the counts.
 
-    reg: float = 200.0
+    Attributes:
+        reg: ridge penalty, in patients.
+        feature_weight: how loud a feature is beside a treatment; 0 leaves features out.
+        dropout_odds: p / (1 - p), where a share p of each history is hidden at random while it is learnt from: the
+            more, the less a treatment leans on a single other one. 0: nothing is hidden.
+    """
+
+    reg: float = 20.0
     feature_weight: float = 0.5
+    dropout_odds: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,8 @@ def treatment_cosine(gram: Gram, settings: CosineSettings) -> Linear:
 def ease(gram: Gram, settings: EaseSettings) -> Linear:
     """The best linear guess of each treatment from all others, and from features where they weigh.
 
-    Source: Steck, WWW 2019: B = I - P diag(1 / diag P) with P = (X'X + reg I)^-1. Features are more columns of X that
-    nobody is recommended.
+    Source: Steck, WWW 2019: B = I - P diag(1 / diag P) with P = (X'X + reg I)^-1; and NeurIPS 2020: hiding a share p
+    adds p / (1 - p) diag(X'X) to reg I. Features are more columns of X that nobody is recommended.
     Cost: (M + N)**3, once, on the driver.
     """
     num_treatments = gram.num_treatments
@@ -110,7 +118,7 @@ def ease(gram: Gram, settings: EaseSettings) -> Linear:
     is_used[num_treatments:] = settings.feature_weight > 0
     loud = np.where(np.arange(len(is_used)) < num_treatments, 1.0, settings.feature_weight)[is_used]
     counts = gram.counts[:-1, :-1][np.ix_(is_used, is_used)] * np.outer(loud, loud)
-    inverse = np.linalg.inv(counts + settings.reg * np.eye(len(counts)))
+    inverse = np.linalg.inv(counts + np.diag(settings.reg + settings.dropout_odds * np.diag(counts)))
     weights = -inverse[:, :num_treatments] / np.diag(inverse)[:num_treatments]
     by_treatment = weights[:num_treatments]
     np.fill_diagonal(by_treatment, 0)

@@ -1,13 +1,14 @@
-"""The model that the night fits and lists come from: exact ALS with a prior from features, and EASE, as one score."""
+"""The model that the night fits and lists come from: exact ALS with a prior from features, EASE and a ridge, as one."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from medpipe.recommend.blend import Blend
+from medpipe.recommend.blend import FEW, MANY, Blend
 from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
 from medpipe.recommend.gram import Gram, gram
-from medpipe.recommend.linear import EaseSettings, ease
+from medpipe.recommend.linear import EaseSettings, ease, feature_ridge
+from medpipe.recommend.parts import Model
 from medpipe.recommend.population import Population
 
 
@@ -32,6 +33,25 @@ class RecommendSettings:
 
 
 @dataclass(frozen=True)
+class BlendSettings:
+    """How the models weigh; chosen on the tuning parts of eICU (tests/bench/recommend_quality.py).
+
+    Weights drawn anew each night would be one more reason for a list to change.
+
+    Attributes:
+        als, ease: shares of exact ALS and of EASE; the rest is that of the ridge regression on features.
+        few: of whom fewer treatments are known, EASE says little: then ALS has als_of_few and the ridge the rest.
+        ridge_reg: penalty of that ridge, in patients.
+    """
+
+    als: float = 0.6
+    ease: float = 0.3
+    few: int = 4
+    als_of_few: float = 0.5
+    ridge_reg: float = 50.0
+
+
+@dataclass(frozen=True)
 class Served:
     """A fitted model, and the counts it was fitted from."""
 
@@ -44,13 +64,21 @@ class Served:
         return self.counted.counts[:-1, : self.counted.num_treatments].astype(np.int32)
 
 
-def fitted(population: Population, als: ExactAlsSettings, closed: EaseSettings) -> Served:
-    """Both models, weighed alike: weights chosen on one night's past would be one more reason for a list to change.
+def fitted(population: Population, als: ExactAlsSettings, closed: EaseSettings, blend: BlendSettings) -> Served:
+    """Fits what `blended` weighs.
 
     Args:
         population: at least one treatment.
     Cost: als.iterations + 1 passes over the patients.
     """
     counted = gram(population)
-    models = (exact_als(population, counted, als), ease(counted, closed))
-    return Served(Blend(models, np.full((2, len(models)), 1 / len(models))), counted)
+    models = (exact_als(population, counted, als), ease(counted, closed), feature_ridge(counted, blend.ridge_reg))
+    return Served(blended(models, blend), counted)
+
+
+def blended(models: tuple[Model, Model, Model], settings: BlendSettings) -> Blend:
+    """Fitted models as one: exact ALS, EASE, ridge of the features."""
+    weights = np.empty((2, len(models)))
+    weights[FEW] = settings.als_of_few, 0, 1 - settings.als_of_few
+    weights[MANY] = settings.als, settings.ease, 1 - settings.als - settings.ease
+    return Blend(models, weights, settings.few)

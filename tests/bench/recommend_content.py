@@ -21,7 +21,7 @@ from medpipe.recommend.content import WithNew, alike, offer
 from medpipe.recommend.exact_als import ExactAlsSettings
 from medpipe.recommend.linear import EaseSettings, popularity
 from medpipe.recommend.population import InMemory
-from medpipe.recommend.served import fitted
+from medpipe.recommend.served import BlendSettings, fitted
 from tests.bench import recommend_data
 from tests.bench.recommend_data import Data
 
@@ -84,6 +84,7 @@ def compare(data: Data, names: list[str], classes: dict[str, tuple[str, ...]], s
         InMemory(data.histories(data.had[taught][:, known], taught)),
         ExactAlsSettings(),
         EaseSettings(),
+        BlendSettings(),
     )
     weights = alike(made, served.counted.treatments.diagonal())
     past, later = parted(data.had[asked][:, known], draw)

@@ -40,7 +40,10 @@ class Data:
 
 
 def eicu(folder: Path) -> Data:
-    """patient_treatment; features of the first unit stay: sex, age band, unit, APACHE, and diagnoses at any time."""
+    """patient_treatment; features of the first unit stay: sex, age band, unit, APACHE, and diagnoses at any time.
+
+    A unit is told at each of its levels: hospital, ward, kind. Hospitals differ in what they send.
+    """
     rated = pd.read_csv(folder / "patient_treatment.csv.gz")
     stays = pd.read_csv(folder / "patient.csv.gz").sort_values(
         ["uniquepid", "hospitaldischargeyear", "unitvisitnumber"]
@@ -53,6 +56,8 @@ def eicu(folder: Path) -> Data:
         for column in (
             "sex " + first.gender.fillna("?"),
             "age " + (age // 10).map(lambda tens: f"{tens:.0f}0"),
+            "hospital " + first.hospitalid.astype(str),
+            "ward " + first.wardid.astype(str),
             "unit " + first.unittype + " " + first.unitstaytype,
             "admitted for " + first.apacheadmissiondx.fillna("?"),
             "from " + first.unitadmitsource.fillna("?"),

@@ -30,6 +30,7 @@ from medpipe.recommend.linear import (
 from medpipe.recommend.neighbours import Neighbours, NeighbourSettings
 from medpipe.recommend.parts import Model
 from medpipe.recommend.population import InMemory
+from medpipe.recommend.served import BlendSettings, fitted
 from medpipe.recommend.two_tower import TwoTower
 from medpipe.stream.shards import ShardFile, plan
 from medpipe.train.two_tower import TwoTowerSettings, fit_two_tower, read_bags
@@ -64,7 +65,7 @@ class Kind:
     uses_features: bool = False
 
 
-_ALS = {"rank": [64, 96], "iterations": [5]}
+_ALS = {"rank": [64, 96], "iterations": [8]}
 _NEIGHBOURS = {"num_neighbours": [50, 100, 200, 400], "power": [1.5, 2.0, 3.0]}
 
 
@@ -117,7 +118,7 @@ WITHOUT_FEATURES = {
     ),
     "two_tower": Kind(_told_nothing, _TOWERS),
     "ease": Kind(
-        lambda given, reg: ease(given.counted, EaseSettings(reg, 0.0)),
+        lambda given, reg: ease(given.counted, EaseSettings(reg, feature_weight=0.0, dropout_odds=0.0)),
         {"reg": [20, 30, 50, 70, 100, 150, 200, 300, 400, 600]},
     ),
 }
@@ -134,26 +135,26 @@ WITH_FEATURES = {
     "two_tower_features": Kind(_two_tower, _TOWERS, True),
     "ease_features": Kind(
         lambda given, **chosen: ease(given.counted, EaseSettings(**chosen)),
-        {"reg": [50, 100, 200, 300], "feature_weight": [0.15, 0.3, 0.5]},
+        {"reg": [20, 50, 100, 200], "feature_weight": [0.3, 0.5], "dropout_odds": [0.0, 0.5, 1.0]},
         True,
     ),
     "als_features": Kind(
         _als,
         _ALS
         | {
-            "reg": [0.05, 0.1, 0.2],
+            "reg": [0.1, 0.2],
             "alpha": [1.0, 2.0],
             "kappa": [10.0, 20.0, 40.0],
-            "feature_reg": [10.0, 30.0, 60.0],
+            "feature_reg": [5.0, 10.0, 30.0],
         },
         True,
     ),
 }
-# What is blended; without features their plain forms.
-BLENDED = {
-    True: ("als_features", "exact_als", "ease_features", "patient_cosine_features", "feature_ridge"),
-    False: ("exact_als", "ease", "patient_cosine", "treatment_cosine", "popularity"),
-}
+
+
+def served(given: Taught) -> Model:
+    """What the night serves, at its own settings: nothing of it is drawn."""
+    return fitted(given.population, ExactAlsSettings(), EaseSettings(), BlendSettings()).model
 
 
 def draws(grid: Grid, num_draws: int, seed: int) -> list[dict]:

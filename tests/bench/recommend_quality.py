@@ -3,8 +3,10 @@
     MEDPIPE_TEST_DATA=DATA python -m tests.bench.recommend_quality --out /tmp/quality --part eicu-1
     python -m tests.bench.recommend_quality --out /tmp/quality --report
 
-Parts: eicu-1 ... eicu-5 (random holdouts), eicu-time (time-ordered), cold-1 ... cold-5, films, simulated. Each takes
-minutes and leaves one file in --out. Settings and weights are chosen on the tuning part; the test part is read once.
+Parts: eicu-1 ... eicu-5 (random holdouts; any number is another), eicu-time (time-ordered), cold-1 ... cold-5, films,
+simulated. Each takes minutes and leaves one file in --out. The peers' settings are chosen on the tuning part, and the
+test part is read once. The blend is the night's own, at its own settings; --part weights shows what its weights were
+chosen by: NDCG on the tuning parts of the first holdouts, whose test parts it does not look at.
 """
 
 import argparse
@@ -17,20 +19,22 @@ import numpy as np
 from scipy import sparse
 
 from medpipe.evaluate.lists import NDCG, best_left, measured
-from medpipe.recommend.blend import KNOWN, NEW, Blend, drawn_weights, quality_of_draws
+from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
 from medpipe.recommend.histories import Histories
+from medpipe.recommend.linear import EaseSettings, ease, feature_ridge
 from medpipe.recommend.parts import Model
+from medpipe.recommend.served import BlendSettings, blended
 from medpipe.session import open_session
 from tests.bench import recommend_data, recommend_report
 from tests.bench.recommend_data import MIN_TREATMENTS, Data
 from tests.bench.recommend_models import (
-    BLENDED,
     MLLIB,
     WITH_FEATURES,
     WITHOUT_FEATURES,
     Taught,
     draws,
     mllib_scores,
+    served,
     taught,
 )
 
@@ -38,9 +42,20 @@ TOP_K = 10
 HELD_OUT, TUNED_ON = 0.2, 0.15
 NUM_DRAWS = 5
 COLD = 0.14
+# The holdouts whose tuning parts the weights were chosen by, and the shares of ALS and EASE that were compared.
+WEIGHED_ON = (1, 2, 3, 4)
+WEIGHTS = [(1.0, 0.0), (0.0, 1.0), (0.65, 0.35), (0.6, 0.3), (0.6, 0.35), (0.55, 0.35), (0.5, 0.4), (1 / 3, 1 / 3)]
 KINDS = WITHOUT_FEATURES | WITH_FEATURES
 # Measured on patients never seen: the baselines, and what can speak of them.
-OF_NEW = ("popularity", "exact_als", "popularity_by_feature", *BLENDED[True])
+SPEAKING = (
+    "popularity",
+    "exact_als",
+    "popularity_by_feature",
+    "patient_cosine_features",
+    "als_features",
+    "ease_features",
+    "feature_ridge",
+)
 # Models fitted once: by name and settings.
 Kept = dict[str, Model]
 
@@ -52,7 +67,9 @@ def main() -> None:
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.part:
+    if args.part == "weights":
+        show_weights(recommend_data.eicu(Path(os.environ["MEDPIPE_TEST_DATA"]) / "ehr_eicu_demo"))
+    elif args.part:
         figures, chosen = run(args.part, Path(os.environ["MEDPIPE_TEST_DATA"]), args.out)
         np.savez_compressed(args.out / f"{args.part}.npz", **figures)
         (args.out / f"{args.part}.json").write_text(json.dumps(chosen, indent=1, default=float))
@@ -72,32 +89,53 @@ def run(part: str, folder: Path, out: Path) -> tuple[dict[str, np.ndarray], dict
         return compare_new(recommend_data.eicu(folder / "ehr_eicu_demo"), int(number))
     if name == "films":
         return compare(recommend_data.movielens(folder / "rec_movielens_small"), False, 1)
-    return compare(recommend_data.hospital(out / "hospital", 6_000, seed=1), True, 1)
+    return compare(recommend_data.hospital(out / "hospital", 10_000, seed=1), True, 1)
+
+
+def show_weights(data: Data) -> None:
+    """NDCG of the night's models at other weights, its other settings kept."""
+    found: dict[tuple[float, float], list[float]] = {}
+    for seed in WEIGHED_ON:
+        _, _, learnt, tuned_on = parts_of(data, False, seed)
+        first = taught(data.histories(learnt))
+        als, closed = (
+            exact_als(first.population, first.counted, ExactAlsSettings()),
+            ease(first.counted, EaseSettings()),
+        )
+        models = (als, closed, feature_ridge(first.counted, BlendSettings().ridge_reg))
+        for shares in WEIGHTS:
+            blend = blended(models, BlendSettings(*shares))
+            value = np.nanmean(ndcg(blend.scores(first.histories), first.histories.had, tuned_on))
+            found.setdefault(shares, []).append(float(value))
+    for (of_als, of_ease), values in found.items():
+        rest = 1 - of_als - of_ease
+        print(f"ALS {of_als:.2f}, EASE {of_ease:.2f}, ridge {rest:.2f}: {np.mean(values):.4f}", flush=True)
 
 
 def compare(data: Data, is_time_ordered: bool, seed: int) -> tuple[dict[str, np.ndarray], dict]:
     """Every model on one split of each patient's treatments."""
-    draw = np.random.default_rng([seed, 1])
-    key = -data.day if is_time_ordered else draw.random(data.had.nnz)
-    known, later = split(data.had, HELD_OUT, key)
-    key = -data.day[np.isin(entries(data.had), entries(known))] if is_time_ordered else draw.random(known.nnz)
-    learnt, tuned_on = split(known, TUNED_ON, key)
+    known, later, learnt, tuned_on = parts_of(data, is_time_ordered, seed)
     first, final = taught(data.histories(learnt)), taught(data.histories(known))
     names = [name for name, kind in KINDS.items() if data.features.shape[1] or not kind.uses_features]
     kept: Kept = {}
     settings, quality = choose(first, first.histories, tuned_on, seed, names, kept)
     found = {name: KINDS[name].fit(final, **chosen) for name, (chosen, _) in settings.items()}
-    is_told = data.features.shape[1] > 0
-    blend, weights = blended(first, first.histories, tuned_on, seed, BLENDED[is_told], kept, found, settings)
-    found["blend"] = blend
+    found["blend"] = served(final)
     scores = {name: model.scores(final.histories) for name, model in found.items()}
-    chosen = {name: {"chosen": chosen, "tuning": value} for name, (chosen, value) in settings.items()} | {
-        "blend": weights
-    }
+    chosen = {name: {"chosen": chosen, "tuning": value} for name, (chosen, value) in settings.items()}
     scores["mllib_als"], chosen["mllib_als"] = mllib(learnt, known, quality, seed)
     if data.truth is not None:
         scores["oracle"] = data.truth
     return {name: measured(best_left(found, known, TOP_K), later) for name, found in scores.items()}, chosen
+
+
+def parts_of(data: Data, is_time_ordered: bool, seed: int) -> tuple[sparse.csr_matrix, ...]:
+    """(known, held out; and of the known: learnt, tuned on)."""
+    draw = np.random.default_rng([seed, 1])
+    key = -data.day if is_time_ordered else draw.random(data.had.nnz)
+    known, later = split(data.had, HELD_OUT, key)
+    key = -data.day[np.isin(entries(data.had), entries(known))] if is_time_ordered else draw.random(known.nnz)
+    return known, later, *split(known, TUNED_ON, key)
 
 
 def compare_new(data: Data, seed: int) -> tuple[dict[str, np.ndarray], dict]:
@@ -118,17 +156,14 @@ def compare_new(data: Data, seed: int) -> tuple[dict[str, np.ndarray], dict]:
     kept_final: Kept = {}
     for num_known in (0, 1):
         asked, wanted = revealed(data, tuned_on, num_known, draw)
-        settings, _ = choose(first, asked, wanted, seed, OF_NEW, kept)
+        settings, _ = choose(first, asked, wanted, seed, SPEAKING, kept)
         models = {name: fitted(name, final, best, kept_final) for name, (best, _) in settings.items()}
-        blend, weights = blended(first, asked, wanted, seed, BLENDED[True], kept, models, settings)
-        models["blend"] = blend
+        models["blend"] = served(final)
         asked, wanted = revealed(data, cold, num_known, draw)
         for name, model in models.items():
             lists = best_left(model.scores(asked), asked.had, TOP_K)
             found[f"{name} {num_known} known"] = measured(lists, wanted)
-        chosen[num_known] = {name: {"chosen": c, "tuning": value} for name, (c, value) in settings.items()} | {
-            "blend": weights
-        }
+        chosen[num_known] = {name: {"chosen": c, "tuning": value} for name, (c, value) in settings.items()}
     return found, chosen
 
 
@@ -158,29 +193,6 @@ def choose(
         found[name] = (best, value)
         print(f"{name:<28} tuning {value:.4f} {best}", flush=True)
     return found, quality
-
-
-def blended(
-    first: Taught,
-    asked: Histories,
-    wanted: sparse.csr_matrix,
-    seed: int,
-    names: Sequence[str],
-    kept: Kept,
-    final: dict[str, Model],
-    settings: dict,
-) -> tuple[Blend, dict]:
-    """The blend of `final` with the weights that were best for the same models fitted to `first`."""
-    names = sorted(names, key=lambda name: -settings[name][1])
-    models = tuple(fitted(name, first, settings[name][0], kept) for name in names)
-    tried = drawn_weights(len(names), NUM_DRAWS, seed)
-    sums = quality_of_draws(models, tried, asked, lambda scores: np.nan_to_num(ndcg(scores, asked.had, wanted)))
-    weights = np.zeros((2, len(names)))
-    weights[[NEW, KNOWN]] = tried[np.argmax(sums)]
-    value = sums.max() / max((np.diff(wanted.indptr) > 0).sum(), 1)
-    chosen = {"weights": dict(zip(names, weights[0].round(3).tolist(), strict=True)), "tuning": value}
-    print(f"{'blend':<28} tuning {value:.4f} {chosen['weights']}", flush=True)
-    return Blend(tuple(final[name] for name in names), weights), chosen
 
 
 def mllib(learnt: sparse.csr_matrix, known: sparse.csr_matrix, quality: Callable, seed: int) -> tuple[np.ndarray, dict]:

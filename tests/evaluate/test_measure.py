@@ -5,8 +5,6 @@ from scipy import sparse
 
 from medpipe.evaluate.lists import best_left, measured
 from medpipe.evaluate.measure import HELD, Judged, figures, measure
-from medpipe.evaluate.tuning import TuningSettings, tuned_weights
-from medpipe.recommend.blend import Blend
 from medpipe.recommend.gram import gram
 from medpipe.recommend.histories import Histories, to_batch
 from medpipe.recommend.linear import EaseSettings, ease, popularity
@@ -66,12 +64,3 @@ def test_every_model_is_measured_on_the_same_patients_and_compared_one_by_one(sp
     items = best_left(models["ease"].scores(known), known.had, 4)[women]
     covered = found[("ease", "sex=female", "coverage_at_4")]
     assert (covered.value, covered.num_patients) == (len(np.unique(items)) / NUM_TREATMENTS, len(women))
-
-    # The weights of a blend, on the same patients: at least as good as the best model alone.
-    weights = tuned_weights(held, tuple(models.values()), NUM_TREATMENTS, NUM_FEATURES, TuningSettings(6, top_k=4))
-    scores = Blend(tuple(models.values()), weights).scores(known)
-    blended = measured(best_left(scores, known.had, 4), later)[:, 0]
-    is_known = np.diff(known.had.indptr) > 0
-    best = max(wanted.values(), key=np.nansum)
-    assert np.nansum(blended[is_known]) >= np.nansum(best[is_known]) - 1e-9
-    assert np.nansum(blended[~is_known]) >= np.nansum(best[~is_known]) - 1e-9

@@ -138,7 +138,7 @@ def test_rows_of_new_treatments_say_by_which_classes_they_stand_there(table):
     """)
     found = content.marked(listed, OFFER).orderBy("patient_id", "treatment").collect()
     assert [(row.patient_id, row.treatment, row.path, row.classes) for row in found] == [
-        ("ann", "aspirin", "history", []),
+        ("ann", "aspirin", "history", None),
         ("ann", "edoxaban", "content", ["DOAC", "anticoagulant"]),
         ("bob", "heparin", "content", ["anticoagulant"]),
     ]

@@ -38,14 +38,16 @@ def test_a_catalogue_too_large_to_be_counted_whole_is_refused():
         gram(InMemory(Histories(pa.array(["ann"]), had, features)))
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_ease_is_for_each_treatment_the_ridge_regression_on_all_else(weight):
+@pytest.mark.parametrize(("weight", "odds"), [(0.0, 0.0), (0.5, 0.0), (0.5, 0.7)])
+def test_ease_is_for_each_treatment_the_ridge_regression_on_all_else(weight, odds):
     columns = np.hstack([HAD, weight * FEATURES]) if weight else HAD
-    model = ease(GRAM, EaseSettings(reg=15, feature_weight=weight))
+    model = ease(GRAM, EaseSettings(reg=15, feature_weight=weight, dropout_odds=odds))
     for treatment in (0, 7, 29):
         others = np.delete(np.arange(columns.shape[1]), treatment)
         x = columns[:, others]
-        wanted = np.linalg.solve(x.T @ x + 15 * np.eye(len(others)), x.T @ HAD[:, treatment])
+        # To hide a share of each column at random is, on average, a penalty by its length.
+        penalties = 15 + odds * (x**2).sum(axis=0)
+        wanted = np.linalg.solve(x.T @ x + np.diag(penalties), x.T @ HAD[:, treatment])
         found = np.concatenate([model.by_treatment[:, treatment], model.by_feature[:, treatment] / (weight or 1)])
         assert found[others] == pytest.approx(wanted, abs=1e-9)
         assert found[treatment] == 0

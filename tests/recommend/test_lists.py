@@ -14,7 +14,7 @@ from medpipe.recommend.lists import Lister, blocked, listed, safe_lists
 from medpipe.recommend.population import InMemory
 from medpipe.recommend.rules import pairs_of, rules_of, with_causes
 from medpipe.recommend.safety import Line, Table, Tables
-from medpipe.recommend.served import RecommendSettings, fitted
+from medpipe.recommend.served import BlendSettings, RecommendSettings, fitted
 from tests.recommend.drawn import NUM_FEATURES, NUM_TREATMENTS, drawn
 from tests.recommend.linear_model import Sums
 
@@ -163,7 +163,7 @@ def test_a_model_whose_parts_do_not_add_up_stops_the_lists():
 
 def test_lists_of_the_nights_own_model_add_up_and_do_not_depend_on_the_batch():
     known = drawn(300, seed=3)
-    served = fitted(InMemory(known), ExactAlsSettings(rank=16, iterations=2), EaseSettings())
+    served = fitted(InMemory(known), ExactAlsSettings(rank=16, iterations=2), EaseSettings(), BlendSettings())
     names = Catalogue([f"t{n:02}" for n in range(NUM_TREATMENTS)], [f"f{n}" for n in range(NUM_FEATURES)])
     lister = Lister(served.model, rules_of({}, names.treatments), names, served.together, RecommendSettings())
     rows = to_batch(known)

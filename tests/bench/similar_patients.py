@@ -1,6 +1,6 @@
-"""Ratios of time, cases taken in turns on this machine: neighbours in blocks or by all pairs; our lists or Spark's.
+"""Ratios of time, cases taken in turns on this machine: neighbours in blocks or by all pairs.
 
-    python -m tests.bench.recommend --patients 2000 --repetitions 3
+    python -m tests.bench.similar_patients --patients 2000 --repetitions 3
 
 Seconds move with the machine's load; the ratios within one run are what to read.
 """
@@ -10,11 +10,9 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from pyspark.ml.recommendation import ALS
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from medpipe.recommend.als import AlsSettings, best_left, fit
 from medpipe.recommend.similarity import cosine_similarity, nearest_patients
 from medpipe.session import open_session
 
@@ -30,7 +28,6 @@ def main() -> None:
     ratings = drawn(spark, args.patients).persist()
     print(f"{args.patients:,} patients, {ratings.count():,} ratings, {NUM_TREATMENTS} treatments")
     compare({"all pairs": lambda: by_all_pairs(ratings, 50), "blocks": lambda: nearest_patients(ratings)}, args)
-    compare(top_lists(ratings), args)
     spark.stop()
 
 
@@ -51,24 +48,6 @@ def by_all_pairs(ratings: DataFrame, num_neighbours: int) -> DataFrame:
     """The join of every two patients who share a treatment, cut to the nearest."""
     order = Window.partitionBy("patient_id").orderBy(F.desc("similarity"), "other_patient_id")
     return cosine_similarity(ratings).withColumn("rank", F.row_number().over(order)).where(f"rank <= {num_neighbours}")
-
-
-def top_lists(ratings: DataFrame) -> dict[str, Callable[[], DataFrame]]:
-    """recommendForAllUsers (which lists what a patient has) and best_left, on factors of the same shape."""
-    settings = AlsSettings(iterations=2)
-    factors = fit(ratings, settings, sorted(row.treatment for row in ratings.select("treatment").distinct().collect()))
-    patients = factors.patients.select("patient_id").persist()
-    numbers = ratings.select(
-        F.dense_rank().over(Window.orderBy("patient_id")).alias("patient"),
-        F.dense_rank().over(Window.orderBy("treatment")).alias("item"),
-        "rating",
-    )
-    als = ALS(rank=settings.rank, maxIter=2, implicitPrefs=True, userCol="patient", itemCol="item", ratingCol="rating")
-    model = als.fit(numbers)
-    return {
-        "recommendForAllUsers": lambda: model.recommendForAllUsers(settings.top_k),
-        "best_left": lambda: best_left(factors, patients, settings.top_k),
-    }
 
 
 def compare(cases: dict[str, Callable[[], DataFrame]], args: argparse.Namespace) -> None:
