@@ -98,15 +98,15 @@ def written(work: job.Workplace) -> Table:
 
 def quality(work: job.Workplace) -> Table:
     """Each model's figures beside the baselines, on patients or ratings it has not seen."""
-    table = Table("recipe", "model", "metric", "value", "95 % interval", title="Quality on the held-out split")
+    table = Table("recipe", "split", "model", "metric", "value", "95 % interval", title="Quality on what was held out")
     rows = (
         work.lake.for_run("")
         .read("gold.model_metric")
         .where("metric in ('auroc', 'auprc', 'brier', 'ndcg_at_10', 'recall_at_10') and subgroup = 'all'")
     )
-    for row in rows.orderBy("as_of", "recipe", "metric", "model").collect():
+    for row in rows.orderBy("as_of", "recipe", "split", "metric", "model").collect():
         interval = "" if row.low is None else f"{row.low:.3f} - {row.high:.3f}"
-        table.add_row(f"{row.recipe} {row.as_of}", row.model, row.metric, f"{row.value:.3f}", interval)
+        table.add_row(f"{row.recipe} {row.as_of}", row.split, row.model, row.metric, f"{row.value:.3f}", interval)
     return table
 
 

@@ -1,9 +1,11 @@
 """Safe treatments for each patient to consider, with reasons, and how well such lists do (gold.recommendation).
 
 What the hospital's safety tables (safety.folder) forbid is taken out first; gold.recommendation_blocked tells of it.
+What its formulary names and hardly anybody has had is listed by the classes it shares with others.
 """
 
 import sys
+from collections.abc import Collection
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
@@ -14,8 +16,9 @@ from medpipe.errors import DataError
 from medpipe.evaluate import ranking
 from medpipe.evaluate.measure import Judged, figures, measure
 from medpipe.features.patients import patient_features, subgroups
-from medpipe.recommend import safety
+from medpipe.recommend import content, safety
 from medpipe.recommend.catalogue import Catalogue, catalogue
+from medpipe.recommend.content import Offer, OfKnown
 from medpipe.recommend.histories import histories
 from medpipe.recommend.linear import popularity
 from medpipe.recommend.lists import Lister, blocked, listed, nothing_listed, safe_lists
@@ -45,24 +48,31 @@ def main(run: job.Run) -> None:
     patients = lake.read("silver.patient", run.as_of).select("patient_id").distinct().persist()
     features = features_of(run, None).persist()
     names = catalogue(rated, features, settings.max_treatments, settings.max_features)
-    tell_left_out(rated, names)
-    pairs = pairs_of(tables, names.treatments)
-    rules = rules_of(pairs, names.treatments)
-    rows = histories(rated, features, patients, names.frame(lake.spark))
-    lists = made(run, rows, names, rules).persist(StorageLevel.MEMORY_AND_DISK)
+    rare = content.rare_of(rated, tables.formulary.treatments, settings.min_patients)
+    offer = content.offer(names, rare, tables.classes)
+    tell_left_out(rated, offer, tables.formulary.treatments)
+    pairs = pairs_of(tables, offer.all.treatments)
+    rules = rules_of(pairs, offer.all.treatments)
+    rows = histories(rated, features, patients, offer.all.frame(lake.spark))
+    lists = made(run, rows, offer, rules).persist(StorageLevel.MEMORY_AND_DISK)
     lake.replace(told(run, lists, patients).withColumns(as_of), "ops.recommended", where=run.partition)
-    written = lake.replace(listed(lists).withColumns(as_of), "gold.recommendation", where=run.partition)
+    rows = content.marked(listed(lists), offer).withColumns(as_of)
+    written = lake.replace(rows, "gold.recommendation", where=run.partition)
     lake.replace(blocked(lists, pairs).withColumns(as_of), "gold.recommendation_blocked", where=run.partition)
-    origin = as_of | {"recipe": F.lit("blend"), "split": F.lit("time_ordered")}
-    rows = measured(run, rated, patients, names, rules).withColumns(origin)
+    rows = measured(run, rated, patients, offer.known, rules).withColumns(as_of | {"recipe": F.lit("blend")})
     lake.replace(rows, "gold.model_metric", where=run.partition | {"recipe": "blend"})
     run.counts |= {"rows_in": patients.count(), "rows_out": written.num_rows}
 
 
-def tell_left_out(rated: DataFrame, names: Catalogue) -> None:
-    num_rare = rated.select("treatment").distinct().count() - len(names.treatments)
+def tell_left_out(rated: DataFrame, offer: Offer, formulary: Collection[str]) -> None:
+    """How many treatments can stand in no list."""
+    names = offer.all.frame(rated.sparkSession).where("kind = 'treatment'").select(F.col("name").alias("treatment"))
+    num_rare = rated.join(F.broadcast(names), on="treatment", how="left_anti").select("treatment").distinct().count()
+    num_known = len(offer.known.treatments)
     if num_rare:
-        print(f"  {num_rare:,} rare treatments are in no list: recommend.max_treatments is {len(names.treatments):,}")
+        print(f"  {num_rare:,} rare treatments are in no list: recommend.max_treatments is {num_known:,}")
+    if num_alone := len(set(formulary).difference(offer.all.treatments)):
+        print(f"  {num_alone:,} treatments of {safety.FORMULARY} are in no list: they share no class with known ones")
 
 
 def in_force(run: job.Run, tables: safety.Tables) -> DataFrame:
@@ -73,6 +83,7 @@ def in_force(run: job.Run, tables: safety.Tables) -> DataFrame:
     """
     spark = run.lake.spark
     names = {name for table in tables.tables for name in table.names}.union(*tables.classes.values())
+    names |= set(tables.formulary.treatments)
     asked = spark.createDataFrame([(name,) for name in sorted(names)], "concept string")
     known = run.lake.read("silver.concept", run.as_of).select("concept")
     known = known.union(run.lake.read("silver.event", run.as_of).select("concept"))
@@ -97,16 +108,18 @@ def features_of(run: job.Run, until: DataFrame | None) -> DataFrame:
     return patient_features(*known, run.as_of, run.settings.recommend.min_patients)
 
 
-def made(run: job.Run, rows: DataFrame, names: Catalogue, rules: Rules) -> DataFrame:
+def made(run: job.Run, rows: DataFrame, offer: Offer, rules: Rules) -> DataFrame:
     """LISTS of all patients of HISTORIES, by a model that has learnt from them all."""
-    settings = run.settings
+    settings, names = run.settings, offer.all
     if not names.treatments:
         return nothing_listed(rows)
     population = in_blocks(rows, len(names.treatments), len(names.features))
-    served = fitted(population, settings.als, settings.ease, settings.blend)
+    taught = OfKnown(population, len(offer.known.treatments))
+    served = fitted(taught, settings.als, settings.ease, settings.blend)
+    model, together = content.with_new(served, offer)
     events, midnight = run.lake.read("silver.event", run.as_of), run.lake.midnight(run.as_of)
     asked = with_causes(population.rows, events, rules, midnight, settings.safety.current_days)
-    return safe_lists(asked, Lister(served.model, rules, names, served.together, settings.recommend))
+    return safe_lists(asked, Lister(model, rules, names, together, settings.recommend))
 
 
 def told(run: job.Run, lists: DataFrame, patients: DataFrame) -> DataFrame:
@@ -143,14 +156,17 @@ def require_all(num_asked: int, num_told: int) -> None:
 def measured(run: job.Run, rated: DataFrame, patients: DataFrame, names: Catalogue, rules: Rules) -> DataFrame:
     """Figures of the blend, of its parts and of popularity, all told nothing of what is held out.
 
+    Held out are whole patients, and the last treatments of the others; of both kinds nothing is looked at that happened
+    from the first of these treatments on.
+
     No safety table keeps anything out of these lists: what was given in the past was given. How often they would hold
     an interaction is one of the figures.
     """
     lake, settings = run.lake, run.settings
     if not names.treatments:
-        return lake.read("gold.model_metric").drop("as_of", "recipe", "split", "run_id").limit(0)
+        return lake.read("gold.model_metric").drop("as_of", "recipe", "run_id").limit(0)
     held = ranking.RankingSettings(top_k=settings.recommend.top_k)
-    known, later = (part.persist() for part in ranking.time_ordered_split(rated, held))
+    known, later = (part.persist() for part in ranking.both_splits(rated, held))
     first = later.groupBy("patient_id").agg(F.min("rated_at").alias("until"))
     frame = names.frame(lake.spark)
     rows = histories(known, features_of(run, first), patients, frame)
@@ -159,12 +175,14 @@ def measured(run: job.Run, rated: DataFrame, patients: DataFrame, names: Catalog
     models = {"blend": served.model, "popularity": popularity(served.counted)}
     models |= dict(zip(("exact_als", "ease", "feature_ridge"), served.model.models, strict=True))
     share = served.counted.treatments.diagonal() / max(served.counted.num_patients, 1)
-    interacts = rules.together[:-1, :-1] if rules.together.any() else None
+    # Of the known treatments; new ones stand behind them.
+    interacts = rules.together[: len(share), : len(share)] if rules.together.any() else None
     judged = Judged(models, share, interacts, len(names.features), held.top_k)
     wanted = histories(later, features_of(run, first).limit(0), patients, frame).select("patient_id", "treatments")
     asked = population.rows.join(wanted.withColumnRenamed("treatments", "later"), on="patient_id", how="inner")
     groups = subgroups(lake.read("silver.patient", run.as_of), run.as_of)
-    return figures(measure(asked, judged).persist(), groups, "popularity", judged)
+    rows = measure(asked, judged).withColumn("split", ranking.split_of(held)).persist()
+    return figures(rows, groups, "popularity", judged)
 
 
 if __name__ == "__main__":

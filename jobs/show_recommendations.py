@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from medpipe import command, job, show
 from medpipe.errors import UsageError
+from medpipe.recommend.safety import FORMULARY
 from medpipe.tables import Lake
 
 
@@ -36,7 +37,9 @@ def printed(work: job.Workplace, args: argparse.Namespace) -> None:
     names = names_of(lake, as_of, rows, stopped)
     print(f"as of {as_of}: {len(rows)} treatments to consider; a suggestion for review, never advice")
     if rows:
-        print(f"by {rows[0].path}; a reason says what it adds to the score, and how many patients had both where told")
+        # A new treatment stands in the list of a patient of any path.
+        path = next((row.path for row in rows if row.path != "content"), "content")
+        print(f"by {path}; a reason says what it adds to the score, and how many patients had both where told")
         show.lines(["rank", "treatment", "score", "reasons"], [listed_line(row, names) for row in rows])
     if stopped:
         print("kept out of the list:")
@@ -47,7 +50,7 @@ def printed(work: job.Workplace, args: argparse.Namespace) -> None:
                 for r in stopped
             ],
         )
-    elif lake.read("ops.safety", as_of).isEmpty():
+    elif lake.read("ops.safety", as_of).where(F.col("file") != FORMULARY).isEmpty():
         print("no safety tables were given that night (safety.folder): nothing but what the patient has was kept out")
 
 
@@ -75,7 +78,10 @@ def listed_line(row: Row, names: dict[str, str]) -> list[str]:
         + ("" if reason.num_patients is None else f", {reason.num_patients:,} patients")
         for reason in row.reasons
     ]
-    return [str(row.rank), names[row.treatment], f"{row.score:.3f}", "\n".join([*told, f"{row.rest:+.3f} all else"])]
+    told.append(f"{row.rest:+.3f} all else")
+    if row.classes:
+        told.append(f"new here, scored like others of {', '.join(row.classes)}")
+    return [str(row.rank), names[row.treatment], f"{row.score:.3f}", "\n".join(told)]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from medpipe.cohort.eligibility import CohortSettings
 from medpipe.errors import UsageError
 from medpipe.features.images import ImageSettings
+from medpipe.features.ratings import RatingSettings
 from medpipe.features.sequences import SequenceSettings
 from medpipe.quality.rules import QualitySettings
 from medpipe.quality.thresholds import Threshold
@@ -87,6 +88,7 @@ class Settings(BaseSettings):
     train: _strict(TrainSettings) = Field(default_factory=dict)
     gan: _strict(GanSettings) = Field(default_factory=dict)
     score: _strict(ScoreSettings) = Field(default_factory=dict)
+    rating: _strict(RatingSettings) = Field(default_factory=dict)
     recommend: _strict(RecommendSettings) = Field(default_factory=dict)
     als: _strict(ExactAlsSettings) = Field(default_factory=dict)
     ease: _strict(EaseSettings) = Field(default_factory=dict)

@@ -15,6 +15,7 @@ from medpipe.tables import Lake
 
 DAY = date(2026, 1, 31)
 RATING = "as_of date, patient_id string, treatment string, rating double, basis string, rated_at timestamp"
+RATING += ", outcome double"
 
 
 @pytest.fixture
@@ -24,7 +25,9 @@ def lake(spark, tmp_path):
 
 def ratings(spark, *rows, day=DAY):
     at = datetime(2025, 1, 1)
-    return spark.createDataFrame([(day, patient, "OMOP:1", rating, "orders", at) for patient, rating in rows], RATING)
+    return spark.createDataFrame(
+        [(day, patient, "OMOP:1", rating, "orders", at, None) for patient, rating in rows], RATING
+    )
 
 
 def test_a_partition_is_replaced_and_the_others_stay(lake, spark):

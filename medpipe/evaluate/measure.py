@@ -106,16 +106,17 @@ def measure(held: DataFrame, judged: Judged) -> DataFrame:
 
 
 def figures(rows: DataFrame, groups: DataFrame, baseline: str, judged: Judged, min_patients: int = 20) -> DataFrame:
-    """The rows of gold.model_metric for one split.
+    """The rows of gold.model_metric.
 
     Args:
-        rows: of measure. groups: patient_id, subgroup (unique pairs), as features.patients.subgroups gives.
+        rows: of measure, and split, one for each patient. groups: patient_id, subgroup (unique pairs), as
+            features.patients.subgroups gives.
         baseline: the model that the others are compared with, patient by patient.
         min_patients: a smaller subgroup is left out: its interval says nothing, and it points at its patients.
     Returns:
-        model, subgroup, metric, value, low, high, num_patients: means with normal 95 % intervals; of NDCG, recall and
-        MAP also the difference to the baseline, from each patient's own. coverage, the share of the catalogue that
-        stands in anybody's list, is of all patients and has no interval.
+        split, model, subgroup, metric, value, low, high, num_patients: means with normal 95 % intervals; of NDCG,
+        recall and MAP also the difference to the baseline, from each patient's own. coverage, the share of the
+        catalogue that stands in anybody's list, has no interval.
     """
     top_k = judged.top_k
     names = {
@@ -134,14 +135,22 @@ def figures(rows: DataFrame, groups: DataFrame, baseline: str, judged: Judged, m
     is_other = F.col("model") != baseline
     for metric, name in list(names.items())[:3]:
         values[f"{metric}_above_{baseline}"] = F.when(is_other, F.col(name) - F.col(f"their_{name}"))
-    told = means(joined, values, ("model", "subgroup")).where(F.col("num_patients") >= min_patients)
-    listed = rows.select("model", "patient_id", F.explode_outer("listed").alias("item"))
-    covered = listed.groupBy("model").agg(
-        (F.count_distinct("item") / len(judged.share)).alias("value"),
-        F.count_distinct("patient_id").alias("num_patients"),
+    told = means(joined, values, ("split", "model", "subgroup"))
+    return told.unionByName(_coverage(rows, groups, judged)).where(F.col("num_patients") >= min_patients)
+
+
+def _coverage(rows: DataFrame, groups: DataFrame, judged: Judged) -> DataFrame:
+    """The share of the catalogue in anybody's list; as the rows of `figures`."""
+    # Patients of the very same subgroups are one until their lists are counted: these are few, lists are many.
+    alike = groups.groupBy("patient_id").agg(F.array_sort(F.collect_set("subgroup")).alias("subgroups"))
+    places = rows.join(alike, on="patient_id", how="inner").select(
+        "split", "model", "subgroups", F.posexplode_outer("listed").alias("place", "item")
+    )
+    is_first = F.coalesce("place", F.lit(0)) == 0
+    counted = places.groupBy("split", "model", "subgroups", "item").agg(F.count_if(is_first).alias("num_patients"))
+    counted = counted.select("split", "model", F.explode("subgroups").alias("subgroup"), "item", "num_patients")
+    covered = counted.groupBy("split", "model", "subgroup").agg(
+        (F.count_distinct("item") / len(judged.share)).alias("value"), F.sum("num_patients").alias("num_patients")
     )
     unknown = F.lit(None).cast("double")
-    covered = covered.withColumns(
-        {"subgroup": F.lit("all"), "metric": F.lit(f"coverage_at_{top_k}"), "low": unknown, "high": unknown}
-    )
-    return told.unionByName(covered)
+    return covered.withColumns({"metric": F.lit(f"coverage_at_{judged.top_k}"), "low": unknown, "high": unknown})

@@ -15,9 +15,12 @@ class RankingSettings:
 
     Attributes:
         held_out: share of a patient's treatments, the last ones, at least one.
+        held_out_patients: share of patients of whom everything is held out.
+        top_k: length of list.
     """
 
     held_out: float = 0.2
+    held_out_patients: float = 0.1
     top_k: int = 10
 
 
@@ -50,9 +53,31 @@ def patient_split(rated: DataFrame, settings: RankingSettings, seed: int) -> tup
     Returns:
         (known, later), columns of rated: everything of the patients who stay, and of those held out.
     """
-    share = F.pmod(F.xxhash64(F.lit(seed), "patient_id"), F.lit(10_000)) / 10_000
-    is_later = share < settings.held_out
+    is_later = _is_new(settings, seed)
     return rated.where(~is_later), rated.where(is_later)
+
+
+def both_splits(rated: DataFrame, settings: RankingSettings, seed: int = 1) -> tuple[DataFrame, DataFrame]:
+    """Whole patients, and of all others the last treatments: one model that learns from the rest is measured on both.
+
+    Args:
+        rated: as gold.rating; reads patient_id, treatment and rated_at.
+    Returns:
+        (known, later), columns of rated; `split_of` says which patients are which.
+    """
+    others, new = patient_split(rated, settings, seed)
+    known, later = time_ordered_split(others, settings)
+    return known, later.unionByName(new)
+
+
+def split_of(settings: RankingSettings, seed: int = 1) -> Column:
+    """cold_start for a patient_id of whom `both_splits` holds out everything, else time_ordered."""
+    return F.when(_is_new(settings, seed), "cold_start").otherwise("time_ordered")
+
+
+def _is_new(settings: RankingSettings, seed: int) -> Column:
+    share = F.pmod(F.xxhash64(F.lit(seed), "patient_id"), F.lit(10_000)) / 10_000
+    return share < settings.held_out_patients
 
 
 def _held_out(rated: DataFrame, order: list[Column], settings: RankingSettings) -> tuple[DataFrame, DataFrame]:

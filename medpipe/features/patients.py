@@ -6,6 +6,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 AGE_BAND_YEARS = 10
+# Ages above 89 name people: 45 CFR 164.514(b)(2)(i)(C).
+LAST_BAND_YEARS = 90
 
 
 def patient_features(
@@ -40,9 +42,9 @@ def subgroups(patients: DataFrame, as_of: date) -> DataFrame:
 
 
 def demographics(patients: DataFrame, as_of: date) -> DataFrame:
-    """patient_id, feature: sex= and age=; a patient of unknown sex is of neither."""
+    """patient_id, feature: sex= and age=; a patient of unknown sex is of neither. Who is 90 or older is alike."""
     years = F.floor(F.months_between(F.lit(as_of), "birth_date") / 12)
-    band = (F.floor(years / AGE_BAND_YEARS) * AGE_BAND_YEARS).cast("string")
+    band = (F.least(F.floor(years / AGE_BAND_YEARS) * AGE_BAND_YEARS, F.lit(LAST_BAND_YEARS))).cast("string")
     known = patients.where(F.col("sex") != "unknown")
     return _named(known, "sex", F.col("sex")).unionByName(_named(patients, "age", band))
 

@@ -6,6 +6,7 @@ CSV files in one folder, UTF-8, first line the column names, in any order:
     contraindications.csv   condition, treatment, severity, source
     allergies.csv           allergy, treatment, severity, source
     classes.csv             treatment, class: what the files above call by its class
+    formulary.csv           treatment: may be listed by its classes while hardly anybody has had it (see `content`)
 
 a, b and treatment are concepts of treatments, as in gold.rating, or classes; condition and allergy are concepts of
 silver.event (kind condition, kind observation). Every line blocks, whatever its severity.
@@ -24,6 +25,7 @@ from medpipe.errors import DataError, UsageError
 # In rising order.
 SEVERITIES = ("minor", "moderate", "major", "contraindicated")
 CLASSES = "classes.csv"
+FORMULARY = "formulary.csv"
 # File -> why its lines block, and its columns beside severity and source: cause, treatment.
 FILES = {
     "allergies.csv": ("allergy", ("allergy", "treatment")),
@@ -72,11 +74,21 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Formulary:
+    """What the hospital has to give: treatments, sorted, each once."""
+
+    sha256: str = ""
+    num_lines: int = 0
+    treatments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Tables:
     """What a folder holds. classes: class -> its treatments, sorted."""
 
     tables: tuple[Table, ...] = ()
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    formulary: Formulary = Formulary()
 
 
 def read(folder: str) -> Tables:
@@ -91,11 +103,13 @@ def read(folder: str) -> Tables:
     if not folder:
         return Tables()
     files = contents(folder)
-    if strange := sorted(set(files) - set(FILES) - {CLASSES}):
-        raise _bad(", ".join(strange), f"is none of {', '.join([*FILES, CLASSES])}; rename it or take it away")
+    names = (*FILES, CLASSES, FORMULARY)
+    if strange := sorted(set(files).difference(names)):
+        raise _bad(", ".join(strange), f"is none of {', '.join(names)}; rename it or take it away")
     classes = _classes(files[CLASSES]) if CLASSES in files else {}
-    found = [_table(file, files[file], set(classes)) for file in FILES if file in files]
-    return Tables(tuple(found), {name: tuple(sorted(members)) for name, members in sorted(classes.items())})
+    found = tuple(_table(file, files[file], set(classes)) for file in FILES if file in files)
+    members = {name: tuple(sorted(members)) for name, members in sorted(classes.items())}
+    return Tables(found, members, _formulary(files[FORMULARY]) if FORMULARY in files else Formulary())
 
 
 def contents(folder: str) -> dict[str, bytes]:
@@ -105,10 +119,9 @@ def contents(folder: str) -> dict[str, bytes]:
         UsageError: NO_SAFETY_TABLES.
     """
     files = {path.name: path.read_bytes() for path in sorted(Path(folder).glob("*.csv"))}
-    if not set(files) & set(FILES):
-        raise UsageError(
-            "NO_SAFETY_TABLES", f"safety.folder {folder} holds none of {', '.join(FILES)}; name another or none"
-        )
+    if not set(files) & {*FILES, FORMULARY}:
+        names = ", ".join([*FILES, FORMULARY])
+        raise UsageError("NO_SAFETY_TABLES", f"safety.folder {folder} holds none of {names}; name another or none")
     return files
 
 
@@ -120,10 +133,11 @@ def digest(folder: str) -> dict[str, str]:
 def require_known(
     tables: Tables, known: Iterable[str], max_unknown_share: float
 ) -> list[tuple[str, str, int, int, int]]:
-    """(file, sha256, lines, names, unknown names) of each table.
+    """(file, sha256, lines, names, unknown names) of each table, and of the formulary.
 
     Args:
-        known: names the lake has; others the tables use are unknown. A class is known by any of its treatments.
+        known: names the lake has; others the tables use are unknown. A class is known by any of its treatments, and
+            what the formulary names by any of its classes: nobody may have had it.
     Raises:
         DataError: UNKNOWN_SAFETY_CODES.
     """
@@ -132,6 +146,9 @@ def require_known(
     for table in tables.tables:
         unknown = [name for name in table.names if not known.intersection(members.get(name, (name,)))]
         told.append((table.file, table.sha256, len(table.lines), len(table.names), len(unknown)))
+    if (formulary := tables.formulary).treatments:
+        unknown = set(formulary.treatments).difference(known, *members.values())
+        told.append((FORMULARY, formulary.sha256, formulary.num_lines, len(formulary.treatments), len(unknown)))
     too_many = [(file, unknown, names) for file, _, _, names, unknown in told if unknown > max_unknown_share * names]
     if too_many:
         found = "; ".join(f"{file}: {unknown} of {names} names" for file, unknown, names in too_many)
@@ -174,6 +191,11 @@ def _classes(data: bytes) -> dict[str, set[str]]:
     return found
 
 
+def _formulary(data: bytes) -> Formulary:
+    names = [row["treatment"] for row in _rows(FORMULARY, data, ("treatment",))]
+    return Formulary(hashlib.sha256(data).hexdigest(), len(names), tuple(sorted(set(names))))
+
+
 def _rows(file: str, data: bytes, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """The lines of a file, their fields without the blanks around them."""
     try:
@@ -184,7 +206,7 @@ def _rows(file: str, data: bytes, columns: tuple[str, ...]) -> list[dict[str, st
     except (UnicodeDecodeError, csv.Error) as failure:
         raise _bad(file, f"is not CSV in UTF-8 ({type(failure).__name__})") from None
     if not rows:
-        raise _bad(file, "has no lines; take the file away if nothing of its kind is to be blocked")
+        raise _bad(file, "has no lines; take the file away if there is nothing of its kind")
     _refuse(file, rows, [not all(row.values()) for row in rows], "an empty field")
     return rows
 

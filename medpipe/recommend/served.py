@@ -19,7 +19,8 @@ class RecommendSettings:
     Attributes:
         top_k: length of a list.
         num_reasons: parts of a score that are told; all others are one number.
-        min_patients: how many patients had a reason and the treatment both is told from so many on.
+        min_patients: how many patients had a reason and the treatment both is told from so many on; what fewer have
+            had of the formulary is new.
         max_treatments, max_features: the most common ones, which the model knows; it holds a few arrays of the square
             of both together.
     """

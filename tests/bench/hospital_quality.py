@@ -65,7 +65,8 @@ def hidden(person_ids: np.ndarray) -> list[str]:
 
 def metrics(work: job.Workplace, as_of: date, recipe: str) -> dict:
     rows = work.lake.for_run("").read("gold.model_metric", as_of, where={"recipe": recipe, "subgroup": "all"}).collect()
-    return {(row.model, row.metric): row for row in rows}
+    # Of new patients the figures are another question.
+    return {(row.model, row.metric): row for row in rows if row.split != "cold_start"}
 
 
 def risk(work: job.Workplace, folder: Path, as_of: date) -> dict:
@@ -95,7 +96,8 @@ def recommendation(work: job.Workplace, folder: Path, as_of: date) -> dict:
     """NDCG@10 of the true preferences, the blend and popularity on the time-ordered split."""
     held = ranking.RankingSettings()
     rated = work.lake.for_run("").read("gold.rating", as_of).drop("as_of", "run_id")
-    known, later = ranking.time_ordered_split(rated, held)
+    known, later = ranking.both_splits(rated, held)
+    later = later.where(ranking.split_of(held) == "time_ordered")
     lists = oracle_lists(folder, known.select("patient_id", "treatment").toPandas())
     frame = work.lake.spark.createDataFrame(lists, "patient_id string, rank int, treatment string")
     oracle = ranking.per_patient(frame, later, held).agg(F.avg("ndcg")).first()[0]

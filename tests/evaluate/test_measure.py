@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
 from scipy import sparse
 
 from medpipe.evaluate.lists import best_left, measured
@@ -33,7 +34,7 @@ def test_every_model_is_measured_on_the_same_patients_and_compared_one_by_one(sp
     for row, columns in zip(held, np.split(later.indices, later.indptr[1:-1]), strict=True):
         row["later"] = columns.tolist()
     held = spark.createDataFrame(held, HELD).repartition(2)
-    rows = measure(held, judged).persist()
+    rows = measure(held, judged).withColumn("split", F.lit("random")).persist()
     groups = [(name, group) for name in known.patient_ids.to_pylist() for group in ("all",)]
     groups += [("p00001", "sex=rare"), *((f"p{n:05}", "sex=female") for n in range(1, 60))]
     groups = spark.createDataFrame(groups, "patient_id string, subgroup string")
@@ -58,3 +59,8 @@ def test_every_model_is_measured_on_the_same_patients_and_compared_one_by_one(sp
     assert ("popularity", "all", "ndcg_at_4_above_popularity") not in found
     groups_told = {group for _, group, _ in found}
     assert groups_told == {"all", "sex=female"}
+    # Of a subgroup the coverage is that of its own lists, everybody in it counted once.
+    women = np.flatnonzero((np.diff(later.indptr) > 0) & (np.arange(100) >= 1) & (np.arange(100) < 60))
+    items = best_left(models["ease"].scores(known), known.had, 4)[women]
+    covered = found[("ease", "sex=female", "coverage_at_4")]
+    assert (covered.value, covered.num_patients) == (len(np.unique(items)) / NUM_TREATMENTS, len(women))

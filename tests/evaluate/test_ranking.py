@@ -37,7 +37,20 @@ def test_a_random_split_follows_the_seed_and_a_split_of_patients_keeps_each_whol
     assert one == later_of(ranking.random_split, 1, 3) != later_of(ranking.random_split, 2)
     whole = later_of(ranking.patient_split, 1)
     patients = {patient for patient, _ in whole}
-    assert 0 < len(patients) < 20 and len(whole) == 5 * len(patients)
+    assert 0 < len(patients) < 10 and len(whole) == 5 * len(patients)
+
+
+def test_both_splits_hold_out_whole_patients_and_the_last_treatments_of_all_others(spark):
+    rows = [(f"p{patient}", f"t{treatment}", treatment) for patient in range(40) for treatment in range(5)]
+    rated = spark.createDataFrame(rows, "patient_id string, treatment string, rated_at int")
+    known, later = ranking.both_splits(rated, SETTINGS)
+    known, later = known.collect(), later.withColumn("split", ranking.split_of(SETTINGS)).collect()
+    assert {tuple(row) for row in known} | {tuple(row)[:3] for row in later} == set(rows)
+    new = {row.patient_id for row in ranking.patient_split(rated, SETTINGS, 1)[1].collect()}
+    assert {row.patient_id for row in later if row.split == "cold_start"} == new
+    others = [(row.patient_id, row.treatment) for row in later if row.split == "time_ordered"]
+    assert sorted(others) == sorted((f"p{n}", "t4") for n in range(40) if f"p{n}" not in new)
+    assert len(known) + len(later) == len(rows)
 
 
 def test_ndcg_and_recall_follow_their_formulas_and_no_list_counts_nothing(table):

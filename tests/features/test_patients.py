@@ -53,3 +53,5 @@ def test_subgroups_are_everybody_sex_age_band_and_site(table):
         "site=omop",
     ]
     assert [group for patient, group in found if patient == "cat"] == ["age=10", "all", "site=omop"]
+    # At 104 ann is told from nobody of 90.
+    assert ("ann", "age=90") in pairs(subgroups(table(PATIENTS), date(2055, 1, 31)))

@@ -107,3 +107,12 @@ def test_the_gold_tables_are_filled(night, lake):
     counts = {name: lake.read(f"gold.{name}").count() for name in names}
     assert all(counts.values()), counts
     assert lake.read("gold.recommendation").select("patient_id").distinct().count() == 2_694
+
+
+def test_lists_are_measured_on_new_patients_and_on_the_last_treatments_of_all_others(lake):
+    rows = lake.read("gold.model_metric", AS_OF, {"recipe": "blend", "metric": "ndcg_at_10"}).collect()
+    assert {"blend", "exact_als", "ease", "popularity"} <= {row.model for row in rows}
+    assert {"all", "sex=female", "site=omop"} < {row.subgroup for row in rows}
+    found = {(row.split, row.model): row for row in rows if row.subgroup == "all"}
+    # A tenth of the patients by a hash, and of all others those with two treatments.
+    assert 200 < found["cold_start", "blend"].num_patients < 340 < found["time_ordered", "blend"].num_patients

@@ -77,7 +77,7 @@ def contents(folder):
 
 def test_safe_harbor_holds_no_date_and_neither_mode_a_true_one_or_a_pseudonym_of_the_lake(published):
     root = published[0] / "lake-published"
-    of_modes = {mode: str(contents(root / mode)) for mode in ("safe_harbor", "limited")}
+    of_modes = {mode: str(list(contents(root / mode).values())) for mode in ("safe_harbor", "limited")}
     assert "datetime.date" not in of_modes["safe_harbor"] and of_modes["limited"].count("datetime.date") == 4
     planted = [repr(day) for day in DAYS] + ["'ann'", "'bob'", "'v1'", "'e1'", "02139", "20301", "d-1", "1931"]
     assert all(value in of_modes["safe_harbor"] for value in ("'021'", "'000'", "'90+'", "1960"))

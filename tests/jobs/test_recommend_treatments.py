@@ -3,21 +3,27 @@ from collections import defaultdict
 from datetime import UTC, date, datetime
 
 import pytest
+from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from medpipe import cli
 from medpipe.errors import DataError
-from medpipe.jobs import recommend_treatments
+from medpipe.jobs import recommend_treatments, show_recommendations
 from medpipe.recommend.catalogue import catalogue
+from medpipe.recommend.content import offer
 from tests.jobs.conftest import open_at
 
 AS_OF = "2026-01-31"
 DAY = date.fromisoformat(AS_OF)
 THEN = datetime(2026, 1, 10, tzinfo=UTC)
 DRUGS = [f"RX:{number:02}" for number in range(12)]
+# Nobody has had them; RX:92 has no class.
+NEW = ["RX:90", "RX:91"]
 SAFETY = {
     "interactions.csv": "a,b,severity,source\nRX:00,odd,major,atlas\nodd,odd,minor,atlas\nRX:02,RX:04,moderate,atlas\n",
-    "classes.csv": "treatment,class\nRX:01,odd\nRX:03,odd\nRX:05,odd\n",
+    "classes.csv": "treatment,class\nRX:01,odd\nRX:03,odd\nRX:05,odd\nRX:91,odd\n"
+    "RX:08,even\nRX:09,even\nRX:10,even\nRX:90,even\n",
+    "formulary.csv": "treatment\nRX:08\nRX:90\nRX:91\nRX:92\n",
     "contraindications.csv": "condition,treatment,severity,source\nC:1,RX:06,contraindicated,label\n",
     "allergies.csv": "allergy,treatment,severity,source\nA:1,odd,major,label\nA:1,RX:07,major,label\n",
 }
@@ -60,8 +66,9 @@ def fill(work):
     concepts = [(drug, f"drug {drug}", None, None, None, THEN, THEN, *origin) for drug in [*DRUGS, "A:1"]]
     shape = f"concept string, name string, domain string, vocabulary string, code string, {known}, {columns}"
     lake.append(spark.createDataFrame(concepts, shape), "silver.concept")
-    rated = [(DAY, patient, drug, 1.0, "orders", THEN) for patient in had for drug in sorted(had[patient])]
+    rated = [(DAY, patient, drug, 1.0, "orders", THEN, None) for patient in had for drug in sorted(had[patient])]
     shape = "as_of date, patient_id string, treatment string, rating double, basis string, rated_at timestamp"
+    shape += ", outcome double"
     lake.append(spark.createDataFrame(rated, shape), "gold.rating")
 
 
@@ -93,7 +100,7 @@ def rows_of(lake):
 
 
 def interacting():
-    odd = ["RX:01", "RX:03", "RX:05"]
+    odd = ["RX:01", "RX:03", "RX:05", "RX:91"]
     pairs = [("RX:02", "RX:04"), *(("RX:00", other) for other in odd), *((a, b) for a in odd for b in odd if a < b)]
     return {frozenset(pair) for pair in pairs}
 
@@ -107,9 +114,9 @@ def test_no_list_holds_what_is_had_or_forbidden_and_blocked_rows_say_why(lake):
         if concept == "C:1":
             forbidden[patient] |= {"RX:06"}
         elif concept == "A:1":
-            forbidden[patient] |= {"RX:01", "RX:03", "RX:05", "RX:07"}
+            forbidden[patient] |= {"RX:01", "RX:03", "RX:05", "RX:07", "RX:91"}
         else:
-            forbidden[patient] |= {other for other in DRUGS if frozenset((concept, other)) in interacting()}
+            forbidden[patient] |= {other for other in [*DRUGS, *NEW] if frozenset((concept, other)) in interacting()}
     for patient, own in lists.items():
         assert not set(own) & (had[patient] | forbidden[patient])
         assert not [pair for pair in interacting() if pair <= set(own)]
@@ -132,7 +139,25 @@ def test_everybody_is_counted_and_the_tables_in_force_are_told(lake):
     assert sum(row.num_listed for row in told.values()) == lake.read("gold.recommendation", DAY).count()
     assert sum(row.num_blocked for row in told.values()) == lake.read("gold.recommendation_blocked", DAY).count()
     names = {row.file: (row.num_lines, row.num_names, row.num_unknown) for row in lake.read("ops.safety").collect()}
-    assert names == {"allergies.csv": (2, 3, 0), "contraindications.csv": (1, 2, 0), "interactions.csv": (3, 4, 0)}
+    assert names == {
+        "allergies.csv": (2, 3, 0),
+        "contraindications.csv": (1, 2, 0),
+        "formulary.csv": (4, 4, 1),
+        "interactions.csv": (3, 4, 0),
+    }
+
+
+def test_treatments_nobody_has_had_stand_in_lists_by_their_classes(lake):
+    rows = lake.read("gold.recommendation", DAY).where("path = 'content'").collect()
+    assert {row.treatment: row.classes for row in rows} == {"RX:90": ["even"]}
+    # What holds for the class holds for its newcomer.
+    stopped = lake.read("gold.recommendation_blocked", DAY).where("treatment = 'RX:91'").collect()
+    assert {row.reason for row in stopped} >= {"allergy", "interaction"}
+    # Nobody has both it and what speaks for it, and its reasons are the patient's own.
+    had, _ = record()
+    for row in rows:
+        assert all(reason.num_patients is None for reason in row.reasons)
+        assert {reason.concept for reason in row.reasons if reason.kind == "treatment"} <= had[row.patient_id]
 
 
 def test_another_partitioning_and_a_rerun_give_the_same_rows_to_the_bit(made, lake, spark, monkeypatch):
@@ -179,6 +204,16 @@ def test_a_patients_list_is_shown_with_reasons_and_what_was_blocked(made, lake, 
     assert "NO_LISTS: no lists as of 2026-01-30" in capsys.readouterr().err
 
 
+def test_a_line_of_a_new_treatment_names_the_classes_it_is_scored_by():
+    row = Row(rank=2, treatment="RX:90", score=0.5, reasons=[], rest=0.5, classes=["even", "small"])
+    assert show_recommendations.listed_line(row, {"RX:90": "drug"}) == [
+        "2",
+        "drug",
+        "0.500",
+        "+0.500 all else\nnew here, scored like others of even, small",
+    ]
+
+
 def test_lost_patients_are_a_fault():
     recommend_treatments.require_all(3, 3)
     with pytest.raises(DataError, match="PATIENTS_LOST: 3 patients have a record, 2 an answer"):
@@ -195,5 +230,7 @@ def test_of_many_treatments_the_most_common_are_the_catalogue_and_the_others_are
     """)
     names = catalogue(rated, rated.select("patient_id", F.col("treatment").alias("feature")), 2, 1)
     assert (names.treatments, names.features) == (["aspirin", "statin"], ["statin"])
-    recommend_treatments.tell_left_out(rated, names)
-    assert "1 rare treatments are in no list: recommend.max_treatments is 2" in capsys.readouterr().out
+    recommend_treatments.tell_left_out(rated, offer(names, set(), {}), ["statin", "glargine", "detemir"])
+    told = capsys.readouterr().out
+    assert "1 rare treatments are in no list: recommend.max_treatments is 2" in told
+    assert "2 treatments of formulary.csv are in no list: they share no class with known ones" in told

@@ -72,3 +72,13 @@ def test_unknown_codes_are_counted_and_refused_above_the_threshold(tmp_path):
     assert [row[0:1] + row[2:] for row in told] == [("interactions.csv", 2, 3, 1)]
     with pytest.raises(DataError, match="UNKNOWN_SAFETY_CODES: interactions.csv: 1 of 3 names .*expected at most 33%"):
         require_known(found, ["naproxen", "warfarin"], 0.33)
+
+
+def test_of_the_formulary_is_known_what_the_lake_has_or_what_has_a_class(tmp_path):
+    text = "name,treatment\nNaprosyn,naproxen\nWarfarin,warfarin\nWarfarin,warfarin\nOdd,mystery\n"
+    found = read(folder(tmp_path, formulary=text, classes=CLASSES))
+    assert found.tables == () and found.formulary.treatments == ("mystery", "naproxen", "warfarin")
+    told = require_known(found, ["warfarin"], 0.34)
+    assert [row[0:1] + row[2:] for row in told] == [("formulary.csv", 4, 3, 1)]
+    with pytest.raises(DataError, match="UNKNOWN_SAFETY_CODES: formulary.csv: 1 of 3 names"):
+        require_known(found, ["warfarin"], 0.33)
