@@ -3,8 +3,9 @@
 M known treatments, F new ones, B patients, K asked about, L of like content.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from scipy import sparse
 
 from medpipe.recommend.catalogue import Catalogue
 from medpipe.recommend.histories import Histories
-from medpipe.recommend.parts import Model, Parts, rows_of
+from medpipe.recommend.parts import Model, Parts, Scored, nothing, rows_of
 from medpipe.recommend.population import Population, Statistic
 from medpipe.recommend.served import Served
 from medpipe.recommend.solve import padded
@@ -103,29 +104,46 @@ class WithNew:
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float64 (B, M + F)."""
-        scores = self.model.scores(of_known(histories, self.alike.shape[1]))
-        return np.hstack([scores, scores @ self.alike.T])
+        return self._all(self.model.scores(of_known(histories, self.alike.shape[1])))
 
     def parts(self, histories: Histories, items: np.ndarray) -> Parts:
         """A new treatment has the parts of those alike, weighed as their scores are.
 
         Cost: for each place of a list, of the patients who have a new treatment there, L times a known one's.
         """
+        known = of_known(histories, self.alike.shape[1])
+        return self._parts(histories, known, partial(self.model.parts, known), items)
+
+    def scored(self, histories: Histories) -> Scored:
+        """Both."""
+        known = of_known(histories, self.alike.shape[1])
+        of_model = self.model.scored(known)
+        return Scored(self._all(of_model.scores), partial(self._parts, histories, known, of_model.parts))
+
+    def _all(self, scores: np.ndarray) -> np.ndarray:
+        return np.hstack([scores, scores @ self.alike.T])
+
+    def _parts(
+        self, histories: Histories, known: Histories, parts_of: Callable[[np.ndarray], Parts], items: np.ndarray
+    ) -> Parts:
         num_known = self.alike.shape[1]
-        known, is_new = of_known(histories, num_known), items >= num_known
-        found = self.model.parts(known, np.where(is_new, 0, items))
-        of_treatments = np.zeros((histories.had.nnz, items.shape[1]))
-        is_known = histories.had.indices < num_known
-        of_treatments[is_known] = found.of_treatments
-        found = Parts(found.base.copy(), of_treatments, found.of_features.copy())
+        is_new, is_known = items >= num_known, histories.had.indices < num_known
+        found, own = nothing(histories, items.shape[1]), parts_of(np.where(is_new, 0, items))
+        found.base[:], found.of_treatments[is_known], found.of_features[:] = (
+            own.base,
+            own.of_treatments,
+            own.of_features,
+        )
         for place in np.flatnonzero(is_new.any(axis=0)):
             rows = np.flatnonzero(is_new[:, place])
-            columns, weights = padded(self.alike, items[rows, place] - num_known)  # (b, L)
-            own = Histories(known.patient_ids.take(pa.array(rows)), known.had[rows], known.features[rows])
-            parts = self.model.parts(own, columns)
+            entries, is_inside = padded(self.alike, items[rows, place] - num_known)  # (b, L)
+            columns = np.where(is_inside, self.alike.indices[entries], 0)
+            weights = np.where(is_inside, self.alike.data[entries], 0)
+            of_rows = Histories(known.patient_ids.take(pa.array(rows)), known.had[rows], known.features[rows])
+            parts = self.model.parts(of_rows, columns)
             of_treatments, of_features = (
                 (values * weights[rows_of(matrix)]).sum(axis=1)
-                for values, matrix in ((parts.of_treatments, own.had), (parts.of_features, own.features))
+                for values, matrix in ((parts.of_treatments, of_rows.had), (parts.of_features, of_rows.features))
             )
             found.base[rows, place] = (parts.base * weights).sum(axis=1)
             found.of_treatments[is_known & np.isin(rows_of(histories.had), rows), place] = of_treatments

@@ -86,6 +86,9 @@ def test_parts_of_new_and_known_treatments_add_up_and_what_was_had_of_new_ones_c
     items[::3, 1], items[::4, 1], items[::5, 3] = NUM_TREATMENTS, NUM_TREATMENTS + 1, NUM_TREATMENTS + 1
     parts = both.parts(wide, items)
     assert parts.totals(wide) == pytest.approx(np.take_along_axis(both.scores(wide), items, axis=1), abs=1e-9)
+    together = both.scored(wide)
+    assert (together.scores == both.scores(wide)).all()
+    assert (together.parts(items).totals(wide) == parts.totals(wide)).all()
     assert (parts.of_treatments[wide.had.indices >= NUM_TREATMENTS] == 0).all()
     assert (parts.of_treatments[wide.had.indices < NUM_TREATMENTS] != 0).any()
 
