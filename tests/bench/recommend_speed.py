@@ -5,14 +5,17 @@
 Lists: Spark's recommendForAllUsers (best of the block sizes given; it masks nothing) beside ours, which mask what a
 patient has, what current medication interacts with and what interacts inside the list. "from factors" starts where
 recommendForAllUsers does, at patients' stored factors; the others start at histories, as the night does.
-Fits: Spark's ALS beside exact ALS, equal iterations. Seconds move with the machine's load; read the ratios.
-NDCG@10 of the same models is of three treatments a patient that none of them was told of.
+Fits: Spark's ALS beside exact ALS, equal iterations. NDCG@10 of the same models is of three treatments a patient that
+none of them was told of. Seconds move with the machine's load; read the ratios, on a busy machine those of core
+seconds, which count Spark and its workers together.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -130,8 +133,9 @@ class FromFactors:
         packed = batch.column("factors")
         start = np.frombuffer(packed.buffers()[1], np.int32)[packed.offset]
         num_values = batch.num_rows * self.of_treatments.shape[1]
-        factors = np.frombuffer(packed.buffers()[2], np.float32, num_values, start)
-        return (factors.reshape(batch.num_rows, -1) @ self.of_treatments.T).astype(np.float64)
+        factors = torch.from_numpy(np.frombuffer(packed.buffers()[2], np.float32, num_values, start).copy())
+        scores = factors.reshape(batch.num_rows, -1) @ torch.from_numpy(self.of_treatments).T
+        return scores.double().numpy()
 
 
 @dataclass(frozen=True)
@@ -210,24 +214,41 @@ def quality(rows: DataFrame, models: dict[str, Model | AsFitted], num_treatments
 
 
 def in_turns(what: str, cases: dict[str, Callable[[], object]], repetitions: int) -> list[object]:
-    """What each case gave last, in order; tells the least seconds of each, and times faster than the best of Spark's.
+    """What each case gave last, in order; tells the least of each, and times faster than the best of Spark's.
 
-    A first round, not timed, starts the workers.
+    A first round, not told of at the end, starts the workers.
     """
-    seconds: dict[str, float] = {}
+    least: dict[str, np.ndarray] = {}
     for repetition in range(repetitions + 1):
         last = []
         for name, case in cases.items():
-            started = time.perf_counter()
+            started = np.array([time.perf_counter(), core_seconds()])
             last.append(case())
-            took = time.perf_counter() - started
-            print(f"    round {repetition}  {name:<42} {took:8.2f} s", flush=True)
+            took = np.array([time.perf_counter(), core_seconds()]) - started
+            print(f"    round {repetition}  {name:<42} {took[0]:8.2f} s {took[1]:8.1f} core s", flush=True)
             if repetition:
-                seconds[name] = min(took, seconds.get(name, took))
-    peers = [value for name, value in seconds.items() if name.startswith(("recommendForAllUsers", "Spark"))]
-    for name, value in seconds.items():
-        print(f"  {what:<6} {name:<42} {value:8.2f} s   {min(peers) / value:6.2f} times", flush=True)
+                least[name] = np.minimum(took, least.get(name, took))
+    for name, took in least.items():
+        best = np.min([least[peer] for peer in least if peer.startswith(("recommendForAllUsers", "Spark"))], axis=0)
+        wall, cores = best / took
+        print(f"  {what:<6} {name:<42} {took[0]:8.2f} s   {wall:6.2f} times   {cores:6.2f} by core seconds", flush=True)
     return last
+
+
+def core_seconds() -> float:
+    """What this process and all that it started have used of the cores: it moves less with the machine's load."""
+    parents, used = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It has ended meanwhile.
+        # Parent, and clock ticks: own and of children that have ended, in user and system mode.
+        parents[int(stat.parent.name)], used[int(stat.parent.name)] = int(fields[1]), sum(map(int, fields[11:15]))
+    ours = {os.getpid()}
+    while more := {process for process, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return sum(used[process] for process in ours) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
