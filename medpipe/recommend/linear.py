@@ -11,6 +11,7 @@ from scipy import sparse
 from medpipe.recommend.gram import Gram
 from medpipe.recommend.histories import Histories, once
 from medpipe.recommend.parts import Parts, rows_of
+from medpipe.recommend.settings import EaseSettings
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,6 @@ class Linear:
             of_treatments=_said(self.by_treatment, histories.had, items),
             of_features=_said(self.by_feature, histories.features, items),
         )
-
-
-@dataclass(frozen=True)
-class EaseSettings:
-    """reg: ridge penalty. feature_weight: how loud a feature is beside a treatment; 0 leaves features out."""
-
-    reg: float = 200.0
-    feature_weight: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -5,29 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from medpipe.recommend.blend import Blend
-from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
+from medpipe.recommend.exact_als import exact_als
 from medpipe.recommend.gram import Gram, gram
-from medpipe.recommend.linear import EaseSettings, ease
+from medpipe.recommend.linear import ease
 from medpipe.recommend.population import Population
-
-
-@dataclass(frozen=True)
-class RecommendSettings:
-    """Lists and what stands beside them.
-
-    Attributes:
-        top_k: length of a list.
-        num_reasons: parts of a score that are told; all others are one number.
-        min_patients: how many patients had a reason and the treatment both is told from so many on.
-        max_treatments, max_features: the most common ones, which the model knows; it holds a few arrays of the square
-            of both together.
-    """
-
-    top_k: int = 10
-    num_reasons: int = 3
-    min_patients: int = 10
-    max_treatments: int = 5000
-    max_features: int = 1000
+from medpipe.recommend.settings import EaseSettings, ExactAlsSettings
 
 
 @dataclass(frozen=True)
