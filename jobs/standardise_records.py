@@ -98,9 +98,7 @@ def standard_concepts(run: job.Run, meant: Mapping, records: DataFrame) -> DataF
     """What the hospital's vocabulary says of the delivery's codes; None without a vocabulary."""
     if run.settings.vocabulary is None:
         return None
-    known = vocabulary.standard_concepts(run.lake.spark, run.settings.vocabulary)
-    # A vocabulary has millions of codes, a delivery thousands.
-    return known.join(F.broadcast(codes_of(records, meant)), on="source_concept", how="left_semi").persist()
+    return vocabulary.standard_concepts(run.lake.spark, run.settings.vocabulary, codes_of(records, meant)).persist()
 
 
 def typed(records: DataFrame, meant: Mapping, d: Delivery, zone: str, standard: DataFrame | None = None) -> DataFrame:
