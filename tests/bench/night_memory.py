@@ -87,8 +87,10 @@ def sizes(driver: psutil.Process) -> dict[str, int]:
     found = defaultdict(int)
     for process in [driver, *driver.children(recursive=True)]:
         try:
-            kind = "driver" if process == driver else "jvm" if process.name() == "java" else "workers"
-            found[kind] += process.memory_full_info().pss
+            kind = "driver" if process == driver else "jvm" if Path(process.exe()).name == "java" else "workers"
+            size = process.memory_full_info().pss
+            # A JVM that starts another program shares its memory with it for a moment: there is one, and no sum.
+            found[kind] = max(found[kind], size) if kind == "jvm" else found[kind] + size
         except psutil.Error:
             continue  # it has just ended
     return found
