@@ -25,6 +25,8 @@ from medpipe.standardise.records import codes_of, lineage, person_ids, silver_ro
 
 SILVER = ("silver.patient", "silver.encounter", "silver.observation_period", "silver.event", "silver.concept")
 PARTITION_ROWS = 65_536
+# Of names and reasons, some 200 bytes each.
+BROADCAST_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,7 @@ def standard_concepts(run: job.Run, meant: Mapping, records: DataFrame) -> DataF
     """What the hospital's vocabulary says of the delivery's codes; None without a vocabulary."""
     if run.settings.vocabulary is None:
         return None
-    known = vocabulary.standard_concepts(run.lake.spark, run.settings.vocabulary)
-    # A vocabulary has millions of codes, a delivery thousands.
-    return known.join(F.broadcast(codes_of(records, meant)), on="source_concept", how="left_semi").persist()
+    return vocabulary.standard_concepts(run.lake.spark, run.settings.vocabulary, codes_of(records, meant)).persist()
 
 
 def typed(records: DataFrame, meant: Mapping, d: Delivery, zone: str, standard: DataFrame | None = None) -> DataFrame:
@@ -139,6 +139,9 @@ def refused(run: job.Run, records: DataFrame, decided: DataFrame) -> DataFrame:
     seal = sealer(run.key.subkey("quarantine", NUM_KEY_BYTES))
     bad = decided.where("fate = 'quarantined'")
     bad = bad.select(*NAME, "reasons", "patient_id", "delivered_table").withColumnRenamed("source_table", "meaning")
+    if bad.count() <= BROADCAST_ROWS:
+        # Else every record is shuffled for the sake of a few.
+        bad = F.broadcast(bad)
     named = records.withColumnRenamed("source_table", "delivered_table")
     rows = named.join(bad, on=["delivered_table", "record_hash", "occurrence"], how="inner")
     rows = rows.withColumns(

@@ -28,6 +28,8 @@ REQUIRED = {
     "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
+    # HotSpot never compiles a method of more bytecode; Spark's own limit is eight times that.
+    "spark.sql.codegen.hugeMethodLimit": "8000",
     # Else PySpark looks for the line that names each column and tells the JVM: twice the time to build a plan.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
 }

@@ -16,11 +16,14 @@ from medpipe.features.ratings import RatingSettings
 from medpipe.features.sequences import SequenceSettings
 from medpipe.quality.rules import QualitySettings
 from medpipe.quality.thresholds import Threshold
-from medpipe.recommend.exact_als import ExactAlsSettings
-from medpipe.recommend.linear import EaseSettings
 from medpipe.recommend.safety import SafetySettings
-from medpipe.recommend.served import BlendSettings, RecommendSettings
-from medpipe.recommend.similarity import SimilaritySettings
+from medpipe.recommend.settings import (
+    BlendSettings,
+    EaseSettings,
+    ExactAlsSettings,
+    RecommendSettings,
+    SimilaritySettings,
+)
 from medpipe.score.settings import ScoreSettings
 from medpipe.train.settings import GanSettings, TrainSettings
 

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from medpipe import settings
@@ -43,3 +46,9 @@ def test_what_is_published_stands_beside_the_lake_unless_its_root_is_given_and_i
     assert settings.load(None, {}).privacy.mode == "safe_harbor"
     with pytest.raises(UsageError, match="BAD_SETTING: privacy.max_shift_days: .*; privacy.mode: "):
         settings.load(None, {"privacy": {"mode": "none", "max_shift_days": 0}})
+
+
+def test_a_job_without_a_model_does_not_load_torch():
+    """It takes longer to load than a small delivery to read, and 400 MB."""
+    told = "import sys, medpipe.jobs.ingest_records, medpipe.jobs.standardise_records; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True).stdout == "False\n"

@@ -11,6 +11,11 @@ from medpipe.ingest import fhir, tabular
 from medpipe.ingest.manifest import DeliveredFile, Delivery
 from medpipe.mappings.mapping import DELETED, Mapping
 
+# Of text; Spark's rows of it are some ten times larger.
+PARTITION_BYTES = 8 << 20
+TEXT = (".csv", ".txt", ".ndjson", ".json")
+DENSER = 8
+
 
 def is_read(file: DeliveredFile, mapping: Mapping) -> bool:
     """Whether the file is one of the mapping's tables, or of FHIR resources or deletions."""
@@ -37,11 +42,23 @@ def records(spark: SparkSession, delivery: Delivery, mapping: Mapping) -> DataFr
             f"{sorted(table for table in mapping.required if not table.startswith(DELETED))}",
         )
     rows = reduce(DataFrame.unionByName, tabular.rows(spark, files, mapping) + fhir.rows(spark, files, mapping))
-    content = F.concat_ws("\n", F.to_json("fields"), "corrupt")
-    hashed = rows.withColumn("record_hash", F.left(F.sha2(content, 256), F.lit(32)))
-    copies = Window.partitionBy("source_table", "record_hash").orderBy("file")
-    counted = hashed.withColumn("occurrence", F.row_number().over(copies))
+    text = F.concat_ws("\n", F.to_json("fields"), "corrupt")
+    hashed = rows.withColumn("record_hash", F.left(F.sha2(text, 256), F.lit(32)))
+    # The hash first: Spark sorts by the first bytes of the first column, and compares rows whole where these agree.
+    content = ("record_hash", "source_table")
+    parted = hashed.repartition(num_partitions(files), *content)
+    copies = Window.partitionBy(*content).orderBy("file")
+    counted = parted.withColumn("occurrence", F.row_number().over(copies))
     return counted.withColumns(columns_of(delivery)).drop("is_history", "is_snapshot")
+
+
+def num_partitions(files: list[DeliveredFile]) -> int:
+    """How many parts the rows are sorted and stored in: of a size that fits a task's memory however much is delivered.
+
+    Two at least, for the cores of a small machine; files that are compressed hold several times their size.
+    """
+    num_bytes = sum(file.num_bytes * (1 if file.name.lower().endswith(TEXT) else DENSER) for file in files)
+    return 2 + num_bytes // PARTITION_BYTES
 
 
 def listed(spark: SparkSession, delivery: Delivery, table: Callable[[DeliveredFile], str | None]) -> DataFrame:

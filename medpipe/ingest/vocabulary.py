@@ -24,30 +24,40 @@ def digest(folder: str | None) -> str:
     return "".join(_sha256(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
 
 
-def standard_concepts(spark: SparkSession, folder: str) -> DataFrame:
-    """source_concept (unique, e.g. LOINC:2345-7), standard_concept (e.g. OMOP:3004501), num_targets.
+def standard_concepts(spark: SparkSession, folder: str, codes: DataFrame) -> DataFrame:
+    """source_concept (unique, e.g. LOINC:2345-7), standard_concept (e.g. OMOP:3004501), num_targets of delivered codes.
 
-    The target of a code is what its concepts map to ('Maps to', still valid), or itself if it is standard. Of several
-    targets the one with the lowest concept_id is taken, and num_targets says how many there are.
+    The target of a code is what its concepts map to ('Maps to', still valid), or itself if it is standard; a code that
+    has none is left out. Of several the one with the lowest concept_id is taken, and num_targets says how many there
+    are.
 
+    Args:
+        codes: source_concept, unique: those of a delivery; every executor gets them.
     Raises:
         UsageError: NO_VOCABULARY, BAD_VOCABULARY.
     Source: OMOP CDM 5.4, tables CONCEPT and CONCEPT_RELATIONSHIP.
+
+    Cost: one pass over each file; a vocabulary has millions of codes, a delivery thousands, so nothing is shuffled.
     """
     concepts, relations = (_table(spark, folder, name) for name in FILES)
+    source_concept = F.concat_ws(":", "vocabulary_id", "concept_code").alias("source_concept")
+    named = concepts.select(F.col("concept_id").alias("id"), source_concept, "standard_concept")
+    # Asked twice, and small.
+    named = named.join(F.broadcast(codes), on="source_concept", how="left_semi").persist()
     valid = F.coalesce("invalid_reason", F.lit("")) == ""
     mapped = relations.where((F.col("relationship_id") == "Maps to") & valid)
     mapped = mapped.select(F.col("concept_id_1").alias("id"), F.col("concept_id_2").alias("target"))
-    itself = concepts.where("standard_concept = 'S'").select(F.col("concept_id").alias("id"), "concept_id")
-    named = concepts.select(
-        F.col("concept_id").alias("id"), F.concat_ws(":", "vocabulary_id", "concept_code").alias("source_concept")
-    )
+    mapped = mapped.join(F.broadcast(named), on="id", how="inner").select("source_concept", "target")
+    itself = named.where("standard_concept = 'S'").select("source_concept", F.col("id").alias("target"))
     # The number alone decides, whichever of the two says it.
     targets = mapped.union(itself).withColumn("target", F.col("target").try_cast("bigint"))
-    found = named.join(targets, on="id", how="inner").where("target is not null").groupBy("source_concept")
-    return found.agg(
-        F.concat(F.lit("OMOP:"), F.min("target")).alias("standard_concept"),
-        F.count_distinct("target").alias("num_targets"),
+    return (
+        targets.where("target is not null")
+        .groupBy("source_concept")
+        .agg(
+            F.concat(F.lit("OMOP:"), F.min("target")).alias("standard_concept"),
+            F.count_distinct("target").alias("num_targets"),
+        )
     )
 
 

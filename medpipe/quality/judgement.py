@@ -3,6 +3,7 @@
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from medpipe import contracts
 from medpipe.mappings.mapping import DELETION
 
 NAME = ("source_table", "record_hash", "occurrence")
@@ -68,7 +69,7 @@ def gaps(accepted: DataFrame, encounters: DataFrame) -> DataFrame:
         "UNMAPPED_CONCEPT": F.col("concept") == "OMOP:0",
         "NO_UNIT": F.col("value").isNotNull() & F.col("unit").isNull(),
     }
-    found = F.explode(F.array_compact(F.array(*[F.when(test, code) for code, test in missing.items()])))
+    found = F.explode(contracts.codes(*[F.when(test, code) for code, test in missing.items()]))
     return (
         joined.select("source_table", found.alias("gap"))
         .groupBy("source_table", "gap")
@@ -89,5 +90,5 @@ def _reasons(*more: Column) -> Column:
     Args:
         more: further codes, null where they do not apply.
     """
-    every = F.array_sort(F.array_union("faults", F.array_compact(F.array(*more))))
+    every = F.sort_array(F.array_union("faults", contracts.codes(*more)))
     return F.when(F.col("corrupt").isNotNull(), F.array("fault")).otherwise(every)

@@ -19,26 +19,8 @@ from medpipe.recommend.gram import Gram
 from medpipe.recommend.histories import Histories
 from medpipe.recommend.parts import Parts, Scored, nothing
 from medpipe.recommend.population import Population
+from medpipe.recommend.settings import ExactAlsSettings
 from medpipe.recommend.solve import Group, Ridges, padded, ridges
-
-
-@dataclass(frozen=True)
-class ExactAlsSettings:
-    """Confidence 1 + alpha * rating; a patient's factors minimise sum c (p - x'y)^2 + reg n |x|^2 + kappa |x - W'f|^2.
-
-    Attributes:
-        reg: multiplied by the number of ratings of the patient (or treatment), as Spark's ALS does.
-        kappa: how much a patient's features weigh, in units of one treatment's square; 0 is plain ALS.
-        feature_reg: ridge penalty of W, the factors that features let expect.
-    """
-
-    rank: int = 64
-    iterations: int = 8
-    reg: float = 0.2
-    alpha: float = 2.0
-    kappa: float = 20.0
-    feature_reg: float = 5.0
-    seed: int = 1
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from medpipe.recommend.gram import Gram
 from medpipe.recommend.histories import Histories
 from medpipe.recommend.parts import Parts, Scored, apart, rows_of
+from medpipe.recommend.settings import EaseSettings
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,6 @@ class Linear:
     def scored(self, histories: Histories) -> Scored:
         """Both."""
         return apart(self, histories)
-
-
-@dataclass(frozen=True)
-class EaseSettings:
-    """How much is believed of the counts.
-
-    Attributes:
-        reg: ridge penalty, in patients.
-        feature_weight: how loud a feature is beside a treatment; 0 leaves features out.
-        dropout_odds: p / (1 - p), where a share p of each history is hidden at random while it is learnt from: the
-            more, the less a treatment leans on a single other one. 0: nothing is hidden.
-    """
-
-    reg: float = 20.0
-    feature_weight: float = 0.5
-    dropout_odds: float = 0.5
 
 
 @dataclass(frozen=True)

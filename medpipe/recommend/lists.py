@@ -21,7 +21,7 @@ from medpipe.recommend.histories import Histories, of_batch
 from medpipe.recommend.parts import Model, Scored
 from medpipe.recommend.reasons import Reasons, reasons_of
 from medpipe.recommend.rules import IN_LIST, Rules
-from medpipe.recommend.served import RecommendSettings
+from medpipe.recommend.settings import RecommendSettings
 from medpipe.recommend.topk import scores_of
 from medpipe.recommend.walk import Walked, walked
 

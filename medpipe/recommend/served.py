@@ -5,50 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from medpipe.recommend.blend import FEW, MANY, Blend
-from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
+from medpipe.recommend.exact_als import exact_als
 from medpipe.recommend.gram import Gram, gram
-from medpipe.recommend.linear import EaseSettings, ease, feature_ridge
+from medpipe.recommend.linear import ease, feature_ridge
 from medpipe.recommend.parts import Model
 from medpipe.recommend.population import Population
-
-
-@dataclass(frozen=True)
-class RecommendSettings:
-    """Lists and what stands beside them.
-
-    Attributes:
-        top_k: length of a list.
-        num_reasons: parts of a score that are told; all others are one number.
-        min_patients: how many patients had a reason and the treatment both is told from so many on; what fewer have
-            had of the formulary is new.
-        max_treatments, max_features: the most common ones, which the model knows; it holds a few arrays of the square
-            of both together.
-    """
-
-    top_k: int = 10
-    num_reasons: int = 3
-    min_patients: int = 10
-    max_treatments: int = 5000
-    max_features: int = 1000
-
-
-@dataclass(frozen=True)
-class BlendSettings:
-    """How the models weigh; chosen on the tuning parts of eICU (tests/bench/recommend_quality.py).
-
-    Weights drawn anew each night would be one more reason for a list to change.
-
-    Attributes:
-        als, ease: shares of exact ALS and of EASE; the rest is that of the ridge regression on features.
-        few: of whom fewer treatments are known, EASE says little: then ALS has als_of_few and the ridge the rest.
-        ridge_reg: penalty of that ridge, in patients.
-    """
-
-    als: float = 0.6
-    ease: float = 0.3
-    few: int = 4
-    als_of_few: float = 0.5
-    ridge_reg: float = 50.0
+from medpipe.recommend.settings import BlendSettings, EaseSettings, ExactAlsSettings
 
 
 @dataclass(frozen=True)

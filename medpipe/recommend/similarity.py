@@ -1,23 +1,10 @@
 """Patients alike in their treatments: the plain formula, and the nearest of everybody in bounded memory."""
 
-from dataclasses import dataclass
-
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from medpipe.recommend.nearest import NEAREST, Nearest
 from medpipe.recommend.numbering import numbered
-
-
-@dataclass(frozen=True)
-class SimilaritySettings:
-    """How many neighbours, and how many patients a task compares with everybody (changes its memory, not the result).
-
-    A task keeps about 20 bytes per own patient and neighbour, and the pseudonyms of all patients.
-    """
-
-    num_neighbours: int = 50
-    block_rows: int = 16_384
 
 
 def cosine_similarity(ratings: DataFrame) -> DataFrame:

@@ -11,6 +11,7 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from medpipe import contracts
 from medpipe.mappings.mapping import DELETION, Mapping, Meaning
 from medpipe.standardise import columns, concepts, moments, places, units, values
 from medpipe.standardise.beside import beside
@@ -127,7 +128,7 @@ def _read(records: DataFrame, mapping: Mapping) -> DataFrame:
         "told_kind": F.col("m.kind"),
         "start_text": moments.moment(mapping, "start"),
         "end_text": moments.moment(mapping, "end"),
-        "has_foreign_text": F.exists(F.map_values("fields"), lambda text: text.contains("\ufffd")),
+        "has_foreign_text": F.array_join(F.map_values("fields"), " ").contains("\ufffd"),
     }
     read["is_deleted"] = (F.col("m.withdrawn_when.column") != "") & columns.holds(mapping, "withdrawn_when")
     read["value"] = F.when(columns.holds(mapping, "value_when"), columns.given(mapping, "value"))
@@ -218,4 +219,4 @@ def _case(by_silver: dict[str, Column]) -> Column:
 
 
 def _faults(*codes: Column) -> Column:
-    return F.array_compact(F.array(F.when(F.col("has_foreign_text"), "ENCODING"), *codes))
+    return contracts.codes(F.when(F.col("has_foreign_text"), "ENCODING"), *codes)

@@ -63,14 +63,18 @@ def in_kept_unit(
 
     A concept the table lacks, and a value without a unit, keep value and unit; the range holds for the latter too.
     """
-    kept = values.lookup({m.concept: m.unit for m in table.measurements}, concept)
-    low = values.lookup({m.concept: m.low for m in table.measurements}, concept)
-    high = values.lookup({m.concept: m.high for m in table.measurements}, concept)
-    factors = {f"{m.concept} {u}": c for m in table.measurements for u, c in m.conversions.items()}
-    pair = F.concat_ws(" ", concept, unit)
+    measured = values.lookup(
+        {m.concept: {"unit": m.unit, "low": m.low, "high": m.high} for m in table.measurements}, concept
+    )
+    kept, low, high = (measured[name] for name in ("unit", "low", "high"))
+    others = {
+        f"{m.concept} {u}": {"factor": f, "offset": o}
+        for m in table.measurements
+        for u, (f, o) in m.conversions.items()
+    }
     is_kept = unit.isNull() | (unit == kept)
-    factor = F.when(is_kept, 1.0).otherwise(values.lookup({k: f for k, (f, _) in factors.items()}, pair))
-    offset = F.when(is_kept, 0.0).otherwise(values.lookup({k: o for k, (_, o) in factors.items()}, pair))
+    other = values.lookup(others, F.when(~is_kept, F.concat_ws(" ", concept, unit)))
+    factor, offset = (F.when(is_kept, same).otherwise(other[name]) for name, same in (("factor", 1.0), ("offset", 0.0)))
     converted = F.when(kept.isNull(), value).otherwise(value * factor + offset)
     fault = F.when(
         kept.isNotNull() & value.isNotNull(),

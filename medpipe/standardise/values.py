@@ -64,8 +64,14 @@ def is_open_end(text: Column) -> Column:
     return is_date & (text.startswith(OPEN_END) | (F.left(text, F.lit(4)) >= F.lit(str(OPEN_END_YEAR))))
 
 
-def lookup(entries: dict[str, str] | dict[str, float], key: Column) -> Column:
-    """The entry of a small table, null for a key it lacks; string or double like the entries."""
-    kind = "string" if any(isinstance(entry, str) for entry in entries.values()) else "double"
+def lookup(entries: dict[str, str] | dict[str, float] | dict[str, dict], key: Column) -> Column:
+    """The entry of a small table, null for a key it lacks; string, double or a struct of both like the entries."""
+    kind = _type_of(next(iter(entries.values()), ""))
     # One literal that Spark reads once: a map of a column for each entry takes longer to build than to use.
     return F.from_json(F.lit(json.dumps(entries, sort_keys=True)), f"map<string,{kind}>")[key]
+
+
+def _type_of(entry: str | float | dict) -> str:
+    if isinstance(entry, dict):
+        return f"struct<{', '.join(f'{name}: {_type_of(part)}' for name, part in entry.items())}>"
+    return "string" if isinstance(entry, str) else "double"

@@ -1,16 +1,17 @@
 """Rows a second and peak memory of ingesting OMOP tables, beside the few lines of Spark one would write instead.
 
-    python -m tests.bench.ingest --events 1000000 2000000 4000000 8000000 --out /tmp/ingest
+    python -m tests.bench.ingest --events 125000 250000 500000 1000000 --out /tmp/ingest
 
-For each size the same files by `ingest_records` and `standardise_records`, and by `plain`, which reads, casts and
-merges them into Delta tables by their keys. Every command is a process of its own, from its start, under the same
-settings of Spark; memory is watched as in night_memory.
+For each size the same files by `medpipe`, the steps ingest_records and standardise_records in one session, as a night
+runs them; and by `plain`, which reads, casts and merges them into Delta tables by their keys. Each is a process of its
+own, from its start, under the same settings of Spark; memory is watched as in night_memory.
 """
 
 import argparse
 import json
 import shutil
 import sys
+from datetime import date
 from functools import reduce
 from pathlib import Path
 
@@ -20,9 +21,11 @@ from delta.tables import DeltaTable
 from pyarrow import csv
 from pyspark.sql import DataFrame
 
+from medpipe import job, settings
+from medpipe.jobs import ingest_records, standardise_records
 from medpipe.session import open_session
 from medpipe.standardise import units
-from tests.bench.night_memory import MEDPIPE, watched
+from tests.bench.night_memory import watched
 
 SPARK = {"spark.driver.memory": "2g"}
 EVENTS_PER_PATIENT, EVENTS_PER_VISIT, ROWS_PER_FILE = 100, 20, 250_000
@@ -33,41 +36,34 @@ START = {
     "drug_exposure": "drug_exposure_start_date",
 }
 FIRST_DAY, NUM_DAYS = np.datetime64("2016-01-01"), 3_650
-AS_OF = "2026-01-31"
+AS_OF = date(2026, 1, 31)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 2_000_000, 4_000_000, 8_000_000])
+    parser.add_argument("--events", type=int, nargs="+", default=[125_000, 250_000, 500_000, 1_000_000])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--plain", type=Path, help="merge this delivery into tables under --out, and no more")
+    parser.add_argument("--only", choices=WAYS, help="take in the delivery under --out this way, and no more")
     args = parser.parse_args()
-    if args.plain:
-        plain(args.plain, args.out)
+    if args.only:
+        WAYS[args.only](args.out / "delivery", args.out / args.only)
         return
     for num_events in args.events:
-        delivery = args.out / "delivery"
-        num_rows = deliver(delivery, num_events)
-        for name, commands in {"plain": [peer(args.out)], "medpipe": ours(args.out)}.items():
-            figures = [watched(command) for command in commands]
-            seconds, peak = sum(f["seconds"] for f in figures), max(f["all_mib"] for f in figures)
-            told = {"who": name, "rows": num_rows, "exits": [f["exit"] for f in figures], "seconds": seconds}
-            each = [f["seconds"] for f in figures]
-            print(json.dumps(told | {"rows_per_s": num_rows // seconds, "peak_mib": peak, "each": each}), flush=True)
-        for folder in ("delivery", "lake", "lake-phi", "plain"):
-            shutil.rmtree(args.out / folder, ignore_errors=True)
+        num_rows = deliver(args.out / "delivery", num_events)
+        for name in WAYS:
+            this = [sys.executable, "-m", "tests.bench.ingest", "--out", str(args.out), "--only", name]
+            figures = watched(this)
+            told = {"who": name, "rows": num_rows, "rows_per_s": num_rows // figures["seconds"]}
+            print(json.dumps(told | figures), flush=True)
+        for folder in ("delivery", *WAYS):
+            shutil.rmtree(args.out / folder)
 
 
-def peer(out: Path) -> list[str]:
-    return [sys.executable, "-m", "tests.bench.ingest", "--plain", str(out / "delivery"), "--out", str(out / "plain")]
-
-
-def ours(out: Path) -> list[list[str]]:
-    flags = ["--lake", str(out / "lake"), "--as-of", AS_OF, "--log", str(out / "log")]
-    flags += ["--set", "spark={ " + ", ".join(f'"{key}" = "{value}"' for key, value in SPARK.items()) + " }"]
-    run = [str(MEDPIPE), "run"]
-    read = [*run, "ingest_records", *flags, "--delivery", str(out / "delivery"), "--history"]
-    return [read, [*run, "standardise_records", *flags]]
+def medpipe(delivery: Path, root: Path) -> None:
+    """Both steps of a night that take a delivery in."""
+    work = job.open_workplace("medpipe", settings.load(None, {"lake": str(root / "lake"), "spark": SPARK}), AS_OF)
+    job.announce(work.run(ingest_records.main, job.delivery_from(work, delivery, is_history=True)))
+    job.announce(work.run(standardise_records.main))
 
 
 def plain(delivery: Path, root: Path) -> None:
@@ -169,6 +165,8 @@ def _write(folder: Path, columns: dict) -> int:
         csv.write_csv(table.slice(start, ROWS_PER_FILE), folder / f"part-{number:04}.csv")
     return table.num_rows
 
+
+WAYS = {"plain": plain, "medpipe": medpipe}
 
 if __name__ == "__main__":
     main()

@@ -8,6 +8,7 @@ size, so pages that workers share count once.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -53,16 +54,32 @@ def commands(folder: Path) -> list[tuple[list[str], list[str]]]:
 
 
 def watched(command: list[str]) -> dict:
-    """Runs a command; seconds, exit code and the peak of each kind of process and of all, MiB."""
-    started, peaks = time.monotonic(), defaultdict(int)
+    """Runs a command; exit code, seconds, seconds of processors, and the peak of each kind of process and of all, MiB.
+
+    Those of processors say more than those of a clock on a machine that does other work too.
+    """
+    started, peaks, cpu = time.monotonic(), defaultdict(int), {}
     process = subprocess.Popen(command, env=os.environ | {"MEDPIPE_PSEUDONYM_KEY": KEY})
     while process.poll() is None:
-        now = sizes(psutil.Process(process.pid))
+        driver = psutil.Process(process.pid)
+        cpu |= cpu_seconds(driver)
+        now = sizes(driver)
         for kind, size in (now | {"all": sum(now.values())}).items():
             peaks[kind] = max(peaks[kind], size)
         time.sleep(EVERY_SECONDS)
     told = {f"{kind}_mib": size >> 20 for kind, size in sorted(peaks.items())}
-    return {"exit": process.returncode, "seconds": round(time.monotonic() - started)} | told
+    seconds = {"seconds": round(time.monotonic() - started), "cpu_seconds": round(sum(cpu.values()))}
+    return {"exit": process.returncode} | seconds | told
+
+
+def cpu_seconds(driver: psutil.Process) -> dict[int, float]:
+    """Process id -> seconds on a processor so far, of the driver, the JVM and the Python workers."""
+    found = {}
+    for process in [driver, *driver.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            told = process.cpu_times()
+            found[process.pid] = told.user + told.system
+    return found
 
 
 def sizes(driver: psutil.Process) -> dict[str, int]:
@@ -70,8 +87,10 @@ def sizes(driver: psutil.Process) -> dict[str, int]:
     found = defaultdict(int)
     for process in [driver, *driver.children(recursive=True)]:
         try:
-            kind = "driver" if process == driver else "jvm" if process.name() == "java" else "workers"
-            found[kind] += process.memory_full_info().pss
+            kind = "driver" if process == driver else "jvm" if Path(process.exe()).name == "java" else "workers"
+            size = process.memory_full_info().pss
+            # A JVM that starts another program shares its memory with it for a moment: there is one, and no sum.
+            found[kind] = max(found[kind], size) if kind == "jvm" else found[kind] + size
         except psutil.Error:
             continue  # it has just ended
     return found

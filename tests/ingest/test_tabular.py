@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
@@ -9,7 +10,7 @@ import pytest
 
 from medpipe.errors import ContractError, DataError, UsageError
 from medpipe.ingest import records
-from medpipe.ingest.manifest import damaged, read_delivery
+from medpipe.ingest.manifest import DeliveredFile, damaged, read_delivery
 from medpipe.mappings import mapping
 from tests.deliveries import PERSON, deliver
 
@@ -260,3 +261,11 @@ def test_a_gzip_file_that_is_not_whole_is_found(tmp_path):
     for spoilt in (content[:-20], content[:-8] + b"12345678"):
         (folder / "person.csv.gz").write_bytes(spoilt)
         assert damaged(delivered(folder).files) == "person.csv.gz"
+
+
+def test_a_delivery_is_stored_in_parts_whose_number_grows_with_it_not_their_size():
+    def num_partitions(name, mib):
+        return records.num_partitions([DeliveredFile(name, Path(name), mib << 20, "")])
+
+    assert [num_partitions("measurement.csv", mib) for mib in (0, 80, 640)] == [2, 12, 82]
+    assert num_partitions("measurement.csv.gz", 10) == num_partitions("measurement.parquet", 10) == 12
