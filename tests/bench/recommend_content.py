@@ -21,7 +21,8 @@ from medpipe.recommend.content import WithNew, alike, offer
 from medpipe.recommend.exact_als import ExactAlsSettings
 from medpipe.recommend.linear import EaseSettings, popularity
 from medpipe.recommend.population import InMemory
-from medpipe.recommend.served import BlendSettings, fitted
+from medpipe.recommend.served import fitted
+from medpipe.recommend.settings import BlendSettings
 from tests.bench import recommend_data
 from tests.bench.recommend_data import Data
 

@@ -30,7 +30,8 @@ from medpipe.recommend.linear import (
 from medpipe.recommend.neighbours import Neighbours, NeighbourSettings
 from medpipe.recommend.parts import Model
 from medpipe.recommend.population import InMemory
-from medpipe.recommend.served import BlendSettings, fitted
+from medpipe.recommend.served import fitted
+from medpipe.recommend.settings import BlendSettings
 from medpipe.recommend.two_tower import TwoTower
 from medpipe.stream.shards import ShardFile, plan
 from medpipe.train.two_tower import TwoTowerSettings, fit_two_tower, read_bags

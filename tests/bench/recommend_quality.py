@@ -23,7 +23,8 @@ from medpipe.recommend.exact_als import ExactAlsSettings, exact_als
 from medpipe.recommend.histories import Histories
 from medpipe.recommend.linear import EaseSettings, ease, feature_ridge
 from medpipe.recommend.parts import Model
-from medpipe.recommend.served import BlendSettings, blended
+from medpipe.recommend.served import blended
+from medpipe.recommend.settings import BlendSettings
 from medpipe.session import open_session
 from tests.bench import recommend_data, recommend_report
 from tests.bench.recommend_data import MIN_TREATMENTS, Data

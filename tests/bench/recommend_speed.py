@@ -37,7 +37,7 @@ from medpipe.recommend.lists import SCORED_ROWS, Lister, safe_lists
 from medpipe.recommend.parts import Model
 from medpipe.recommend.population import InBlocks, in_blocks
 from medpipe.recommend.rules import Rules
-from medpipe.recommend.served import RecommendSettings
+from medpipe.recommend.settings import RecommendSettings
 from medpipe.recommend.topk import scores_of
 from medpipe.recommend.walk import walked
 from medpipe.session import open_session

@@ -14,7 +14,8 @@ from medpipe.recommend.linear import EaseSettings, ease, popularity
 from medpipe.recommend.lists import Lister
 from medpipe.recommend.population import InMemory
 from medpipe.recommend.rules import rules_of
-from medpipe.recommend.served import RecommendSettings, Served
+from medpipe.recommend.served import Served
+from medpipe.recommend.settings import RecommendSettings
 from tests.recommend.drawn import NUM_FEATURES, NUM_TREATMENTS, drawn
 
 NAMES = Catalogue(["apixaban", "aspirin", "heparin", "warfarin"], ["old"])

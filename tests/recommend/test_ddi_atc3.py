@@ -17,7 +17,7 @@ from medpipe.recommend.lists import Lister
 from medpipe.recommend.population import InMemory
 from medpipe.recommend.rules import pairs_of, rules_of
 from medpipe.recommend.safety import read, require_known
-from medpipe.recommend.served import RecommendSettings
+from medpipe.recommend.settings import RecommendSettings
 
 NUM_PATIENTS = 400
 # Every fifth class has no treatment in this hospital.

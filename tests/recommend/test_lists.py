@@ -14,7 +14,8 @@ from medpipe.recommend.lists import Lister, blocked, listed, safe_lists
 from medpipe.recommend.population import InMemory
 from medpipe.recommend.rules import pairs_of, rules_of, with_causes
 from medpipe.recommend.safety import Line, Table, Tables
-from medpipe.recommend.served import BlendSettings, RecommendSettings, fitted
+from medpipe.recommend.served import fitted
+from medpipe.recommend.settings import BlendSettings, RecommendSettings
 from tests.recommend.drawn import NUM_FEATURES, NUM_TREATMENTS, drawn
 from tests.recommend.linear_model import Sums
 
