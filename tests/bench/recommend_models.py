@@ -153,9 +153,16 @@ WITH_FEATURES = {
 }
 
 
-def served(given: Taught) -> Model:
-    """What the night serves, at its own settings: nothing of it is drawn."""
-    return fitted(given.population, ExactAlsSettings(), EaseSettings(), BlendSettings()).model
+# What a hospital of other habits would set, drawn as the peers' settings are.
+OWN: Grid = {"reg": [50.0, 200.0], "dropout_odds": [0.0, 0.5], "als": [0.3, 0.6]}
+_SHARES = BlendSettings()
+
+
+def served(given: Taught, als: float = _SHARES.als, **of_ease) -> Model:
+    """What the night serves. The ridge keeps its share, EASE has what ALS leaves; no features, no prior."""
+    shares = BlendSettings(als=als, ease=_SHARES.als + _SHARES.ease - als)
+    of_als = ExactAlsSettings() if given.histories.features.shape[1] else ExactAlsSettings(kappa=0.0)
+    return fitted(given.population, of_als, EaseSettings(**of_ease), shares).model
 
 
 def draws(grid: Grid, num_draws: int, seed: int) -> list[dict]:

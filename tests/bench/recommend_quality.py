@@ -5,8 +5,9 @@
 
 Parts: eicu-1 ... eicu-5 (random holdouts; any number is another), eicu-time (time-ordered), cold-1 ... cold-5, films,
 simulated. Each takes minutes and leaves one file in --out. The peers' settings are chosen on the tuning part, and the
-test part is read once. The blend is the night's own, at its own settings; --part weights shows what its weights were
-chosen by: NDCG on the tuning parts of the first holdouts, whose test parts it does not look at.
+test part is read once. The blend is the night's: on eICU at its own settings, elsewhere with EASE's penalty and the
+shares chosen as the peers' settings are. --part weights shows what its shares were chosen by: NDCG on the tuning parts
+of the first holdouts, whose test parts it does not look at.
 """
 
 import argparse
@@ -30,8 +31,10 @@ from tests.bench import recommend_data, recommend_report
 from tests.bench.recommend_data import MIN_TREATMENTS, Data
 from tests.bench.recommend_models import (
     MLLIB,
+    OWN,
     WITH_FEATURES,
     WITHOUT_FEATURES,
+    Grid,
     Taught,
     draws,
     mllib_scores,
@@ -85,12 +88,12 @@ def run(part: str, folder: Path, out: Path) -> tuple[dict[str, np.ndarray], dict
     name, _, number = part.partition("-")
     if name == "eicu":
         data = recommend_data.eicu(folder / "ehr_eicu_demo")
-        return compare(data, number == "time", 0 if number == "time" else int(number))
+        return compare(data, number == "time", 0 if number == "time" else int(number), is_default=True)
     if name == "cold":
         return compare_new(recommend_data.eicu(folder / "ehr_eicu_demo"), int(number))
     if name == "films":
-        return compare(recommend_data.movielens(folder / "rec_movielens_small"), False, 1)
-    return compare(recommend_data.hospital(out / "hospital", 10_000, seed=1), True, 1)
+        return compare(recommend_data.movielens(folder / "rec_movielens_small"), False, 1, is_default=False)
+    return compare(recommend_data.hospital(out / "hospital", 10_000, seed=1), True, 1, is_default=False)
 
 
 def show_weights(data: Data) -> None:
@@ -113,15 +116,21 @@ def show_weights(data: Data) -> None:
         print(f"ALS {of_als:.2f}, EASE {of_ease:.2f}, ridge {rest:.2f}: {np.mean(values):.4f}", flush=True)
 
 
-def compare(data: Data, is_time_ordered: bool, seed: int) -> tuple[dict[str, np.ndarray], dict]:
-    """Every model on one split of each patient's treatments."""
+def compare(data: Data, is_time_ordered: bool, seed: int, is_default: bool) -> tuple[dict[str, np.ndarray], dict]:
+    """Every model on one split of each patient's treatments.
+
+    Args:
+        is_default: the blend has the night's own settings; else they are drawn, as all others are.
+    """
     known, later, learnt, tuned_on = parts_of(data, is_time_ordered, seed)
     first, final = taught(data.histories(learnt)), taught(data.histories(known))
     names = [name for name, kind in KINDS.items() if data.features.shape[1] or not kind.uses_features]
     kept: Kept = {}
     settings, quality = choose(first, first.histories, tuned_on, seed, names, kept)
     found = {name: KINDS[name].fit(final, **chosen) for name, (chosen, _) in settings.items()}
-    found["blend"] = served(final)
+    if not is_default:
+        settings["blend"] = best_of(OWN, lambda drawn: served(first, **drawn), first.histories, quality, seed)
+    found["blend"] = served(final, **settings.get("blend", ({}, None))[0])
     scores = {name: model.scores(final.histories) for name, model in found.items()}
     chosen = {name: {"chosen": chosen, "tuning": value} for name, (chosen, value) in settings.items()}
     scores["mllib_als"], chosen["mllib_als"] = mllib(learnt, known, quality, seed)
@@ -186,14 +195,20 @@ def choose(
 
     found = {}
     for name in names:
-        tried = [
-            (quality(fitted(name, first, drawn, kept).scores(asked)), drawn)
-            for drawn in draws(KINDS[name].grid, NUM_DRAWS, seed)
-        ]
-        value, best = max(tried, key=lambda pair: pair[0])
-        found[name] = (best, value)
-        print(f"{name:<28} tuning {value:.4f} {best}", flush=True)
+        found[name] = best_of(
+            KINDS[name].grid, lambda drawn, name=name: fitted(name, first, drawn, kept), asked, quality, seed
+        )
+        print(f"{name:<28} tuning {found[name][1]:.4f} {found[name][0]}", flush=True)
     return found, quality
+
+
+def best_of(
+    grid: Grid, fit: Callable[[dict], Model], asked: Histories, quality: Callable, seed: int
+) -> tuple[dict, float]:
+    """(the drawn settings that were best on the tuning part, their NDCG)."""
+    tried = [(quality(fit(drawn).scores(asked)), drawn) for drawn in draws(grid, NUM_DRAWS, seed)]
+    value, best = max(tried, key=lambda pair: pair[0])
+    return best, value
 
 
 def mllib(learnt: sparse.csr_matrix, known: sparse.csr_matrix, quality: Callable, seed: int) -> tuple[np.ndarray, dict]:
