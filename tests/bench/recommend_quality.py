@@ -5,9 +5,9 @@
 
 Parts: eicu-1 ... eicu-5 (random holdouts; any number is another), eicu-time (time-ordered), cold-1 ... cold-5, films,
 simulated. Each takes minutes and leaves one file in --out. The peers' settings are chosen on the tuning part, and the
-test part is read once. The blend is the night's: on eICU at its own settings, elsewhere with EASE's penalty and the
-shares chosen as the peers' settings are. --part weights shows what its shares were chosen by: NDCG on the tuning parts
-of the first holdouts, whose test parts it does not look at.
+test part is read once. The blend is the night's at its own settings; of films EASE's and the shares are chosen as the
+peers' settings are. --part weights shows what its shares were chosen by: NDCG on the tuning parts of the first
+holdouts, whose test parts it does not look at.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def run(part: str, folder: Path, out: Path) -> tuple[dict[str, np.ndarray], dict
         return compare_new(recommend_data.eicu(folder / "ehr_eicu_demo"), int(number))
     if name == "films":
         return compare(recommend_data.movielens(folder / "rec_movielens_small"), False, 1, is_default=False)
-    return compare(recommend_data.hospital(out / "hospital", 10_000, seed=1), True, 1, is_default=False)
+    return compare(recommend_data.hospital(out / "hospital", 10_000, seed=1), True, 1, is_default=True)
 
 
 def show_weights(data: Data) -> None:
