@@ -105,9 +105,9 @@ class Lister:
             pa.array(found.ranks, pa.int32()),
             self._names.take(pa.array(found.columns)),
             pa.array(scores_of(found.steps)),
+            self._reasons(reasons, is_listed, items),
+            pa.array(reasons.rest[is_listed]),
         ]
-        columns += [self._reasons(reasons, is_listed, items)]
-        columns.append(pa.array(reasons.rest[is_listed]))
         return _grouped(found.rows, len(scores), pa.StructArray.from_arrays(columns, fields=list(LISTED)))
 
     def _reasons(self, reasons: Reasons, is_listed: np.ndarray, items: np.ndarray) -> pa.ListArray:

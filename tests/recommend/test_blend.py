@@ -6,6 +6,8 @@ from medpipe.recommend.blend import Blend, moments
 from medpipe.recommend.gram import gram
 from medpipe.recommend.linear import EaseSettings, ease, feature_ridge, popularity
 from medpipe.recommend.population import InMemory
+from medpipe.recommend.served import blended
+from medpipe.recommend.settings import BlendSettings
 from tests.recommend.drawn import drawn
 
 TAUGHT = drawn(300, seed=1)
@@ -35,5 +37,14 @@ def test_patients_of_few_treatments_have_weights_of_their_own_and_the_parts_add_
     of_few = np.flatnonzero(np.diff(patients.had.indptr) < few)
     by_features = MODELS[1].scores(patients)
     assert 0 < len(of_few) < 60
+    alone = Blend(MODELS, np.array([[0.7, 0.1, 0.2]] * 2)).scores(patients)
+    of_more = np.diff(patients.had.indptr) >= few
+    assert (np.diff(patients.had.indptr) == few).any() and scores[of_more] == pytest.approx(alone[of_more], abs=1e-12)
     for patient in of_few:
         assert (np.argsort(-scores[patient]) == np.argsort(-by_features[patient])).all()
+
+
+def test_the_night_weighs_exact_als_ease_and_the_ridge_in_this_order():
+    found = blended(MODELS, BlendSettings(als=0.5, ease=0.2, few=3, als_of_few=0.7))
+    assert found.models == MODELS and found.few == 3
+    assert found.weights == pytest.approx(np.array([[0.7, 0, 0.3], [0.5, 0.2, 0.3]]))
