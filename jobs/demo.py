@@ -9,6 +9,7 @@ import time
 from datetime import date, timedelta
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -97,16 +98,21 @@ def written(work: job.Workplace) -> Table:
 
 
 def quality(work: job.Workplace) -> Table:
-    """Each model's figures beside the baselines, on patients or ratings it has not seen."""
-    table = Table("recipe", "split", "model", "metric", "value", "95 % interval", title="Quality on what was held out")
+    """The newest figures of each model beside the baselines, on patients or ratings it has not seen."""
+    # Without lines between the columns it fits a terminal of 80.
+    table = Table("recipe", "split", "model", "metric", "value", "95 % interval", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.title = "Quality on what was held out"
     rows = (
         work.lake.for_run("")
         .read("gold.model_metric")
         .where("metric in ('auroc', 'auprc', 'brier', 'ndcg_at_10', 'recall_at_10') and subgroup = 'all'")
+        .orderBy("as_of", "recipe", "split", "metric", "model")
+        .collect()
     )
-    for row in rows.orderBy("as_of", "recipe", "split", "metric", "model").collect():
+    newest = {row.recipe: row.as_of for row in rows}
+    for row in (row for row in rows if row.as_of == newest[row.recipe]):
         interval = "" if row.low is None else f"{row.low:.3f} - {row.high:.3f}"
-        table.add_row(f"{row.recipe} {row.as_of}", row.split, row.model, row.metric, f"{row.value:.3f}", interval)
+        table.add_row(row.recipe, row.split, row.model, row.metric, f"{row.value:.3f}", interval)
     return table
 
 
